@@ -1,0 +1,276 @@
+//! What can go wrong, named by what the caller was doing.
+
+use std::fmt;
+use std::io;
+
+use nix::errno::Errno;
+
+/// The result of an operation of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, and at which step.
+///
+/// A target that dies while it is being looked at is [`Error::Gone`]; one that died before its answer
+/// arrived is no error at all but [`Delivery::Gone`](crate::Delivery::Gone).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A step of starting the program failed. A missing program is `step: Exec` with `ENOENT`.
+    #[error("could not start the program: {step} failed")]
+    Spawn {
+        /// The step that failed.
+        step: SpawnStep,
+        /// Why the kernel refused it.
+        #[source]
+        source: Errno,
+    },
+    /// The child died before it ran the program, and before it could say why.
+    #[error("the child died before it could run the program ({status})")]
+    DiedAtStart {
+        /// How it died.
+        status: std::process::ExitStatus,
+    },
+    /// The kernel allows one listener for a process and its ancestors, and there is one already (`EBUSY`).
+    ///
+    /// This happens under another supervisor: some container managers, WSL, or a supervisor of this crate.
+    /// The filter can be installed once that listener is closed.
+    #[error(
+        "a seccomp listener already supervises this process (a container manager, WSL or another supervisor); \
+         the kernel allows only one: run outside of it, or close it first"
+    )]
+    NestedListener,
+    /// The kernel refused to install the filter (`EACCES`).
+    #[error(
+        "no permission to install a filter without no_new_privs; \
+         leave `no_new_privs` on, or give the supervisor CAP_SYS_ADMIN"
+    )]
+    FilterDenied,
+    /// The running kernel lacks a feature that can't be done without.
+    #[error("the kernel does not offer {feature}, which came with Linux {since}")]
+    Unsupported {
+        /// What is missing.
+        feature: &'static str,
+        /// The first release that has it.
+        since: &'static str,
+    },
+    /// The filter compiles to more instructions than the kernel takes (4 096).
+    #[error(
+        "the filter needs {instructions} instructions and the kernel takes {limit}; \
+         use fewer rules with argument conditions"
+    )]
+    FilterTooLarge {
+        /// What the filter would need.
+        instructions: usize,
+        /// What the kernel takes.
+        limit: usize,
+    },
+    /// A rule of the filter can't be expressed or could never match.
+    #[error("invalid filter: {0}")]
+    InvalidFilter(String),
+    /// The command can't be turned into a program start.
+    #[error("invalid command: {0}")]
+    InvalidCommand(&'static str),
+    /// The supervising process or the system has no descriptor left (`EMFILE`, `ENFILE`).
+    #[error("out of file descriptors at {step}; close some or raise RLIMIT_NOFILE, then try again")]
+    OutOfDescriptors {
+        /// The step that needed one.
+        step: SpawnStep,
+        /// Which limit was hit: `EMFILE` that of the process, `ENFILE` that of the system.
+        #[source]
+        source: Errno,
+    },
+    /// The kernel has no memory, or no process slot, left for this (`ENOMEM`, `EAGAIN`).
+    #[error("out of memory or processes at {step}; raise RLIMIT_NPROC, RLIMIT_AS or the cgroup's limits")]
+    OutOfMemory {
+        /// The step that needed it.
+        step: SpawnStep,
+        /// `ENOMEM` for memory, `EAGAIN` for processes.
+        #[source]
+        source: Errno,
+    },
+    /// The target no longer waits for an answer: it died, or a signal took the call back.
+    #[error("the target no longer waits for an answer")]
+    Gone,
+    /// The target has no memory at this address, or not with this permission (`EFAULT`).
+    #[error("the target's memory at {address:#x} is not accessible")]
+    Fault {
+        /// The address in the target.
+        address: u64,
+    },
+    /// The kernel does not let this process access the target's memory (`EPERM`).
+    #[error(
+        "no permission to access the target's memory; it needs the same uid and a dumpable target, or CAP_SYS_PTRACE"
+    )]
+    NoAccess,
+    /// The string in the target does not end within the limit.
+    #[error("the string at {address:#x} is longer than {limit} bytes")]
+    TooLong {
+        /// The address in the target.
+        address: u64,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The target lives in a pid namespace that this process can't see into, so it has no pid here.
+    #[error("the target has no pid in this process's pid namespace")]
+    UnknownPid,
+    /// The answer means something else to the kernel than it says.
+    #[error("invalid answer: {0}")]
+    InvalidAnswer(&'static str),
+    /// The descriptor is not a seccomp listener.
+    #[error("the descriptor is not a seccomp listener")]
+    NotAListener,
+    /// Other code of this process reaped the child, so that its exit status is lost.
+    #[error("the child was reaped by other code of this process (a waitpid(-1), or SIGCHLD ignored)")]
+    Reaped,
+    /// There is no Tokio runtime with I/O enabled here.
+    #[error("this must run inside a Tokio runtime with I/O enabled")]
+    NoRuntime,
+    /// An operation that should not fail did.
+    #[error("{operation} failed")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Error {
+    pub(crate) fn os(operation: &'static str, errno: Errno) -> Self {
+        Self::Io { operation, source: errno.into() }
+    }
+
+    /// Gives a failed step of a start the variant that says what to do about it.
+    pub(crate) fn spawn(step: SpawnStep, source: Errno) -> Self {
+        match (step, source) {
+            (SpawnStep::InstallFilter, Errno::EBUSY) => Self::NestedListener,
+            (SpawnStep::InstallFilter, Errno::EACCES) => Self::FilterDenied,
+            (_, Errno::EMFILE | Errno::ENFILE) => Self::OutOfDescriptors { step, source },
+            (_, Errno::ENOMEM | Errno::EAGAIN) => Self::OutOfMemory { step, source },
+            _ => Self::Spawn { step, source },
+        }
+    }
+
+    /// The kernel's error number behind this error, where there is one.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Spawn { source, .. }
+            | Self::OutOfDescriptors { source, .. }
+            | Self::OutOfMemory { source, .. } => Some(*source),
+            Self::NestedListener => Some(Errno::EBUSY),
+            Self::FilterDenied => Some(Errno::EACCES),
+            Self::Gone => Some(Errno::ESRCH),
+            Self::Fault { .. } => Some(Errno::EFAULT),
+            Self::NoAccess => Some(Errno::EPERM),
+            Self::TooLong { .. } => Some(Errno::ENAMETOOLONG),
+            Self::Reaped => Some(Errno::ECHILD),
+            Self::Unsupported { .. } => Some(Errno::ENOSYS),
+            Self::FilterTooLarge { .. }
+            | Self::InvalidFilter(_)
+            | Self::InvalidCommand(_)
+            | Self::InvalidAnswer(_)
+            | Self::NotAListener => Some(Errno::EINVAL),
+            Self::Io { source, .. } => source.raw_os_error().map(Errno::from_raw),
+            Self::DiedAtStart { .. } | Self::UnknownPid | Self::NoRuntime => None,
+        }
+    }
+}
+
+impl From<Error> for io::Error {
+    /// Keeps the kernel's reason as the [`kind`](io::Error::kind) and the whole error as the inner one.
+    fn from(error: Error) -> Self {
+        let kind = error
+            .errno()
+            .map_or(io::ErrorKind::Other, |errno| io::Error::from_raw_os_error(errno as i32).kind());
+        io::Error::new(kind, error)
+    }
+}
+
+/// A step of starting a program, in the order in which they happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u32)]
+pub enum SpawnStep {
+    /// Opening `/dev/null`, the pipes and the socket over which the listener arrives.
+    Prepare = 0,
+    /// Starting the thread from which children are cloned.
+    StartLauncher = 1,
+    /// Making the child process.
+    Clone = 2,
+    /// Resetting the child's signal handlers.
+    ResetSignals = 3,
+    /// Giving the child its standard streams.
+    RedirectStdio = 4,
+    /// Changing the supplementary groups or the group.
+    SetGid = 5,
+    /// Changing the user.
+    SetUid = 6,
+    /// Changing the working directory.
+    ChangeDirectory = 7,
+    /// Moving the child to its process group.
+    SetProcessGroup = 8,
+    /// Running a `pre_exec` closure.
+    PreExec = 9,
+    /// Asking for a signal when the supervisor dies.
+    SetParentDeathSignal = 10,
+    /// Setting `no_new_privs`.
+    SetNoNewPrivs = 11,
+    /// Installing the filter.
+    InstallFilter = 12,
+    /// Sending the listener to the supervisor.
+    HandOver = 13,
+    /// Receiving the listener and registering it with the runtime.
+    Receive = 14,
+    /// Executing the program.
+    Exec = 15,
+}
+
+impl SpawnStep {
+    const ALL: [Self; 16] = [
+        Self::Prepare,
+        Self::StartLauncher,
+        Self::Clone,
+        Self::ResetSignals,
+        Self::RedirectStdio,
+        Self::SetGid,
+        Self::SetUid,
+        Self::ChangeDirectory,
+        Self::SetProcessGroup,
+        Self::PreExec,
+        Self::SetParentDeathSignal,
+        Self::SetNoNewPrivs,
+        Self::InstallFilter,
+        Self::HandOver,
+        Self::Receive,
+        Self::Exec,
+    ];
+
+    /// The step with this number, as the child reports it.
+    pub(crate) fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|step| *step as u32 == number)
+    }
+}
+
+impl fmt::Display for SpawnStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Prepare => "preparing the child's descriptors",
+            Self::StartLauncher => "starting the launcher thread",
+            Self::Clone => "cloning the child",
+            Self::ResetSignals => "resetting the signal handlers",
+            Self::RedirectStdio => "redirecting the standard streams",
+            Self::SetGid => "changing the group",
+            Self::SetUid => "changing the user",
+            Self::ChangeDirectory => "changing the working directory",
+            Self::SetProcessGroup => "setting the process group",
+            Self::PreExec => "a pre_exec closure",
+            Self::SetParentDeathSignal => "setting the parent death signal",
+            Self::SetNoNewPrivs => "setting no_new_privs",
+            Self::InstallFilter => "installing the filter",
+            Self::HandOver => "sending the listener",
+            Self::Receive => "receiving the listener",
+            Self::Exec => "executing the program",
+        })
+    }
+}
