@@ -88,8 +88,8 @@ pub enum Error {
         #[source]
         source: Errno,
     },
-    /// The target no longer waits for an answer: it died, or a signal took the call back.
-    #[error("the target no longer waits for an answer")]
+    /// The target is gone: it died, or a signal took the call back.
+    #[error("the target is gone: it died, or a signal took its call back")]
     Gone,
     /// The target has no memory at this address, or not with this permission (`EFAULT`).
     #[error("the target's memory at {address:#x} is not accessible")]
@@ -122,6 +122,9 @@ pub enum Error {
     /// Other code of this process reaped the child, so that its exit status is lost.
     #[error("the child was reaped by other code of this process (a waitpid(-1), or SIGCHLD ignored)")]
     Reaped,
+    /// The supervisor that this spawner belongs to was dropped.
+    #[error("the supervisor was dropped")]
+    SupervisorGone,
     /// There is no Tokio runtime with I/O enabled here.
     #[error("this must run inside a Tokio runtime with I/O enabled")]
     NoRuntime,
@@ -138,7 +141,10 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn os(operation: &'static str, errno: Errno) -> Self {
-        Self::Io { operation, source: errno.into() }
+        Self::Io {
+            operation,
+            source: errno.into(),
+        }
     }
 
     /// Gives a failed step of a start the variant that says what to do about it.
@@ -172,7 +178,7 @@ impl Error {
             | Self::InvalidAnswer(_)
             | Self::NotAListener => Some(Errno::EINVAL),
             Self::Io { source, .. } => source.raw_os_error().map(Errno::from_raw),
-            Self::DiedAtStart { .. } | Self::UnknownPid | Self::NoRuntime => None,
+            Self::DiedAtStart { .. } | Self::UnknownPid | Self::SupervisorGone | Self::NoRuntime => None,
         }
     }
 }
@@ -180,9 +186,9 @@ impl Error {
 impl From<Error> for io::Error {
     /// Keeps the kernel's reason as the [`kind`](io::Error::kind) and the whole error as the inner one.
     fn from(error: Error) -> Self {
-        let kind = error
-            .errno()
-            .map_or(io::ErrorKind::Other, |errno| io::Error::from_raw_os_error(errno as i32).kind());
+        let kind = error.errno().map_or(io::ErrorKind::Other, |errno| {
+            io::Error::from_raw_os_error(errno as i32).kind()
+        });
         io::Error::new(kind, error)
     }
 }

@@ -1,13 +1,29 @@
 //! An async chokepoint between any process and the Linux kernel.
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64")))]
-compile_error!("asm_tracer works on 64-bit x86-64 Linux only");
+compile_error!("asm_tracer supports 64-bit x86-64 Linux only");
 
 mod error;
 pub mod filter;
-mod syscall;
+mod kernel;
+mod memory;
+mod notify;
+mod pidfd;
+mod process;
+mod reaper;
+mod supervisor;
+pub mod syscall;
+mod trace;
 
 pub use error::{Error, Result, SpawnStep};
 pub use filter::{Action, Filter};
+pub use kernel::KernelSupport;
 pub use nix::errno::Errno;
+pub use nix::sys::signal::Signal;
+pub use notify::{
+    AnswerError, Arch, ChildKey, Delivery, Listener, Next, Notification, Plain, RemoteSlice, TrappedSyscall,
+    WakeUp,
+};
+pub use process::{Child, Command, Stdio};
+pub use supervisor::{Spawner, Supervisor};
 pub use syscalls::Sysno;

@@ -1,0 +1,158 @@
+//! What the running kernel offers, found out by trying.
+//!
+//! Never by its version: distributions backport features, and containers forbid some.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Pid;
+
+use crate::error::{Error, Result};
+use crate::memory;
+use crate::notify::uapi;
+
+/// What the running kernel offers to supervisors, tried out once per process.
+///
+/// Whatever is missing here is done without, silently: the answers mean the same. What can't be done without
+/// ([`listener`](Self::listener)) is an [`Error::Unsupported`] at the first spawn.
+///
+/// # Examples
+///
+/// ```
+/// let kernel = asm_tracer::KernelSupport::get();
+/// println!("{kernel}");
+/// assert!(kernel.listener);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KernelSupport {
+    /// Listeners with `CONTINUE` and an end-of-filter event: the minimum. Since Linux 5.9.
+    ///
+    /// Also true where another listener supervises this very process, so that it could not be tried.
+    pub listener: bool,
+    /// Answers and notifications can hand over the CPU ([`WakeUp`](crate::WakeUp)). Since Linux 6.6.
+    pub sync_wake_up: bool,
+    /// Only fatal signals interrupt a received call
+    /// ([`Command::wait_killable`](crate::Command::wait_killable)). Since Linux 5.19.
+    pub wait_killable: bool,
+    /// The memory of other processes can be read in one system call. Since Linux 3.2, but containers forbid it.
+    pub process_memory: bool,
+}
+
+impl KernelSupport {
+    /// What this kernel offers.
+    pub fn get() -> &'static Self {
+        static SUPPORT: OnceLock<KernelSupport> = OnceLock::new();
+        SUPPORT.get_or_init(Self::probe)
+    }
+
+    /// Refuses a kernel that lacks what everything rests on.
+    pub(crate) fn require(&self) -> Result<()> {
+        if self.listener {
+            return Ok(());
+        }
+        Err(Error::Unsupported {
+            feature: "a seccomp listener with an end-of-filter event",
+            since: "5.9",
+        })
+    }
+
+    fn probe() -> Self {
+        let (listener, sync_wake_up) = probe_listener();
+        Self {
+            listener,
+            sync_wake_up,
+            wait_killable: has_filter_flags(
+                libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
+            ),
+            process_memory: memory::read(Pid::this(), (&raw const PROBE_BYTE).addr() as u64, &mut [0])
+                .is_ok(),
+        }
+    }
+}
+
+static PROBE_BYTE: u8 = 1;
+
+impl fmt::Display for KernelSupport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let features = [
+            ("listener", self.listener),
+            ("sync wake-up", self.sync_wake_up),
+            ("wait killable", self.wait_killable),
+            ("process memory", self.process_memory),
+        ];
+        for (index, (name, present)) in features.into_iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{name}: {}", if present { "yes" } else { "no" })?;
+        }
+        Ok(())
+    }
+}
+
+/// Tries the flags without a program: `EFAULT` says that they were understood (T48).
+fn has_filter_flags(flags: libc::c_ulong) -> bool {
+    install(flags, std::ptr::null()) == Err(Errno::EFAULT)
+}
+
+fn install(flags: libc::c_ulong, program: *const libc::sock_fprog) -> Result<RawFd, Errno> {
+    // SAFETY: the program is null, or valid for the kernel's reading.
+    Errno::result(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, program) })
+        .map(|fd| fd as RawFd)
+}
+
+/// Makes a listener on a thread that lives for nothing else, since a filter can't be taken off again.
+///
+/// Gives whether listeners are good enough, and whether they know the synchronous wake-up.
+fn probe_listener() -> (bool, bool) {
+    let fits = uapi::sizes()
+        .is_ok_and(|(request, response)| request <= uapi::CAPACITY.0 && response <= uapi::CAPACITY.1);
+    if !fits || !has_filter_flags(libc::SECCOMP_FILTER_FLAG_NEW_LISTENER) {
+        return (false, false);
+    }
+    let thread = std::thread::Builder::new().stack_size(64 * 1024).spawn(|| {
+        let mut allow_all = libc::sock_filter {
+            code: 0x06,
+            jt: 0,
+            jf: 0,
+            k: libc::SECCOMP_RET_ALLOW,
+        };
+        let program = libc::sock_fprog {
+            len: 1,
+            filter: &raw mut allow_all,
+        };
+        // SAFETY: sets a flag of this thread alone, which ends right away.
+        unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+        let fd = install(libc::SECCOMP_FILTER_FLAG_NEW_LISTENER, &raw const program)?;
+        // SAFETY: the kernel just made this descriptor for us.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    });
+    match thread.map(std::thread::JoinHandle::join) {
+        Ok(Ok(Ok(listener))) => (
+            hangs_up(&listener),
+            uapi::set_sync_wake_up(listener.as_fd(), true).is_ok(),
+        ),
+        // Nested, or too little memory for a thread: the child's own attempt will tell, with its reason.
+        Ok(Ok(Err(Errno::EBUSY | Errno::ENOMEM))) | Err(_) => (true, false),
+        Ok(Ok(Err(_)) | Err(_)) => (false, false),
+    }
+}
+
+/// Whether the listener says that the only task of its filter is gone; the join may come a moment before that.
+fn hangs_up(listener: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(listener.as_fd(), PollFlags::empty())];
+    loop {
+        match poll(&mut fds, PollTimeout::from(1000_u16)) {
+            Err(Errno::EINTR) => {}
+            polled => {
+                return polled == Ok(1)
+                    && fds[0]
+                        .revents()
+                        .is_some_and(|events| events.contains(PollFlags::POLLHUP));
+            }
+        }
+    }
+}

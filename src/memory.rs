@@ -1,0 +1,43 @@
+//! Another process's memory, by pid.
+//!
+//! One `process_vm_readv(2)` goes straight into the caller's buffer. It honours the page protection of the
+//! target (T40), and gives what there is before an unreadable page although its manual page says otherwise (T39).
+
+use std::io::{IoSlice, IoSliceMut};
+
+use nix::errno::Errno;
+use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
+use nix::unistd::Pid;
+
+/// Reads up to `buffer.len()` bytes, fewer where the memory ends.
+pub(crate) fn read(pid: Pid, address: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let remote = RemoteIoVec {
+        base: address as usize,
+        len: buffer.len(),
+    };
+    let wanted = buffer.len();
+    progress(
+        process_vm_readv(pid, &mut [IoSliceMut::new(buffer)], &[remote]),
+        wanted,
+    )
+}
+
+/// Writes up to `bytes.len()` bytes, fewer where the writable memory ends.
+pub(crate) fn write(pid: Pid, address: u64, bytes: &[u8]) -> Result<usize, Errno> {
+    let remote = RemoteIoVec {
+        base: address as usize,
+        len: bytes.len(),
+    };
+    progress(
+        process_vm_writev(pid, &[IoSlice::new(bytes)], &[remote]),
+        bytes.len(),
+    )
+}
+
+/// Nothing transferred is a fault, so that a loop over the rest ends.
+fn progress(transferred: Result<usize, Errno>, wanted: usize) -> Result<usize, Errno> {
+    match transferred {
+        Ok(0) if wanted > 0 => Err(Errno::EFAULT),
+        transferred => transferred,
+    }
+}

@@ -1,0 +1,22 @@
+//! One listener: its notifications and their answers.
+
+mod answer;
+mod channel;
+mod listener;
+mod memory;
+mod next;
+mod notification;
+mod plain;
+pub(crate) mod uapi;
+mod wake;
+
+pub use answer::{AnswerError, Delivery};
+pub(crate) use channel::Channel;
+pub use listener::Listener;
+pub use memory::RemoteSlice;
+pub use next::Next;
+pub(crate) use notification::Source;
+pub use notification::{Arch, ChildKey, Notification, TrappedSyscall};
+pub use plain::Plain;
+pub(crate) use wake::WakeControl;
+pub use wake::WakeUp;

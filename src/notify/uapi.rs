@@ -1,0 +1,126 @@
+//! The kernel's side of a listener: structs of `linux/seccomp.h`, one function per ioctl.
+#![allow(unsafe_code)]
+
+use std::mem::{offset_of, size_of};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+
+/// The call that a frozen thread made (`struct seccomp_data`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Data {
+    pub(crate) nr: i32,
+    pub(crate) arch: u32,
+    pub(crate) instruction_pointer: u64,
+    pub(crate) args: [u64; 6],
+}
+
+/// One frozen thread (`struct seccomp_notif`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request {
+    pub(crate) id: u64,
+    pub(crate) tid: u32,
+    pub(crate) flags: u32,
+    pub(crate) data: Data,
+}
+
+/// The answer to one frozen thread (`struct seccomp_notif_resp`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Response {
+    pub(crate) id: u64,
+    pub(crate) value: i64,
+    pub(crate) error: i32,
+    pub(crate) flags: u32,
+}
+
+/// A buffer with room for the struct of a later kernel, which copies as many bytes as *its* struct has (T17).
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Padded<T> {
+    value: T,
+    reserve: [u64; RESERVE / 8],
+}
+
+const RESERVE: usize = 64;
+
+const _: () = {
+    assert!(size_of::<Data>() == 64 && offset_of!(Data, args) == 16);
+    assert!(size_of::<Request>() == 80 && offset_of!(Request, data) == 16);
+    assert!(size_of::<Response>() == 24 && offset_of!(Response, flags) == 20);
+};
+
+/// The largest structs of a kernel that these buffers can serve: (request, response), in bytes.
+pub(crate) const CAPACITY: (usize, usize) = (size_of::<Request>() + RESERVE, size_of::<Response>() + RESERVE);
+
+/// `linux/audit.h`: the machine, with the bits for 64-bit and little-endian.
+pub(crate) const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+pub(crate) const AUDIT_ARCH_I386: u32 = 0x4000_0003;
+
+pub(crate) const FLAG_CONTINUE: u32 = 1;
+
+const IOCTL_RECV: libc::Ioctl = request_number(3, 0, size_of::<Request>());
+const IOCTL_SEND: libc::Ioctl = request_number(3, 1, size_of::<Response>());
+const IOCTL_ID_VALID: libc::Ioctl = request_number(1, 2, size_of::<u64>());
+const IOCTL_SET_FLAGS: libc::Ioctl = request_number(1, 4, size_of::<u64>());
+const SYNC_WAKE_UP: u64 = 1;
+
+/// `_IOC(direction, '!', number, size)` of `asm-generic/ioctl.h`; direction 1 writes, 3 reads and writes.
+const fn request_number(direction: u64, number: u64, size: usize) -> libc::Ioctl {
+    (direction << 30) | ((size as u64) << 16) | ((b'!' as u64) << 8) | number
+}
+
+/// Takes the oldest call that waits. Blocks when there is none, whatever `O_NONBLOCK` says (T1).
+pub(crate) fn receive(listener: BorrowedFd<'_>) -> Result<Request, Errno> {
+    // SAFETY: all fields are integers, for which zero is a value. The kernel demands zeros (T17).
+    let mut buffer: Padded<Request> = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes its own struct, whose size `Support` compared with `CAPACITY`.
+    Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), IOCTL_RECV, &raw mut buffer) })?;
+    Ok(buffer.value)
+}
+
+/// Answers a call.
+pub(crate) fn send(listener: BorrowedFd<'_>, response: Response) -> Result<(), Errno> {
+    let mut buffer = Padded {
+        value: response,
+        reserve: [0; RESERVE / 8],
+    };
+    // SAFETY: the kernel reads its own struct, whose size `Support` compared with `CAPACITY`.
+    Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), IOCTL_SEND, &raw mut buffer) }).map(drop)
+}
+
+/// Tells whether the call is still waiting for its answer.
+pub(crate) fn id_is_valid(listener: BorrowedFd<'_>, id: u64) -> Result<(), Errno> {
+    // SAFETY: the kernel reads eight bytes.
+    Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), IOCTL_ID_VALID, &raw const id) }).map(drop)
+}
+
+/// Chooses whether an answer hands the CPU straight to the target, and a trapped call to its receiver.
+///
+/// The argument is the value itself and no pointer, despite the ioctl's number (T18).
+pub(crate) fn set_sync_wake_up(listener: BorrowedFd<'_>, on: bool) -> Result<(), Errno> {
+    let flags = if on { SYNC_WAKE_UP } else { 0 };
+    // SAFETY: the argument is taken by value; no memory is touched.
+    Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), IOCTL_SET_FLAGS, flags) }).map(drop)
+}
+
+/// The sizes of this kernel's request and response, in bytes.
+pub(crate) fn sizes() -> Result<(usize, usize), Errno> {
+    let mut sizes = libc::seccomp_notif_sizes {
+        seccomp_notif: 0,
+        seccomp_notif_resp: 0,
+        seccomp_data: 0,
+    };
+    // SAFETY: the kernel writes the three sizes.
+    Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_GET_NOTIF_SIZES,
+            0,
+            &raw mut sizes,
+        )
+    })?;
+    Ok((sizes.seccomp_notif.into(), sizes.seccomp_notif_resp.into()))
+}

@@ -1,0 +1,197 @@
+//! A child process by its pidfd: no `SIGCHLD`, no pid that could mean another process.
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::error::{Error, Result};
+use crate::{memory, reaper};
+
+/// A child that this process started.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pid: Pid,
+    pidfd: Arc<OwnedFd>,
+    /// How it ended, once reaped. Held while the pid is used, so that it can't come to mean another process.
+    status: Mutex<Option<ExitStatus>>,
+}
+
+impl Process {
+    pub(crate) fn new(pid: Pid, pidfd: Arc<OwnedFd>) -> Self {
+        Self {
+            pid,
+            pidfd,
+            status: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    fn status(&self) -> MutexGuard<'_, Option<ExitStatus>> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reaps the process if it has exited; says how it ended, now or earlier.
+    pub(crate) fn try_reap(&self) -> Result<Option<ExitStatus>> {
+        let mut status = self.status();
+        if status.is_none() {
+            *status = reap(self.pidfd.as_fd(), libc::WNOHANG)?;
+        }
+        Ok(*status)
+    }
+
+    /// Tells whether the pid may mean another process by now.
+    pub(crate) fn reaped(&self) -> bool {
+        self.status().is_some()
+    }
+
+    /// Sends a signal; to a process that has exited it is [`Error::Gone`].
+    pub(crate) fn signal(&self, signal: i32) -> Result<()> {
+        match send_signal(self.pidfd.as_fd(), signal) {
+            Ok(()) => Ok(()),
+            Err(Errno::ESRCH) => Err(Error::Gone),
+            Err(errno) => Err(Error::os("signalling the child", errno)),
+        }
+    }
+
+    pub(crate) fn read_memory(&self, address: u64, buffer: &mut [u8]) -> Result<usize> {
+        let status = self.status();
+        if status.is_some() {
+            return Err(Error::Gone);
+        }
+        memory::read(self.pid, address, buffer).map_err(|errno| match errno {
+            Errno::EFAULT => Error::Fault { address },
+            Errno::EPERM => Error::NoAccess,
+            Errno::ESRCH => Error::Gone,
+            errno => Error::os("reading the child's memory", errno),
+        })
+    }
+}
+
+impl AsRawFd for Process {
+    fn as_raw_fd(&self) -> RawFd {
+        self.pidfd.as_raw_fd()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Nobody is left to wait for it; it must not stay a zombie.
+        if matches!(self.try_reap(), Ok(None)) {
+            reaper::adopt(reaper::Orphan::process(Arc::clone(&self.pidfd)));
+        }
+    }
+}
+
+/// A supervised child as its listener or its handle holds it: killed when that goes, unless told otherwise.
+#[derive(Debug)]
+pub(crate) struct ChildGuard {
+    pub(crate) process: Arc<AsyncFd<Process>>,
+    pub(crate) kill_on_drop: bool,
+}
+
+impl ChildGuard {
+    /// Becomes ready once the process has been reaped, by this or by someone else.
+    pub(crate) fn poll_reap(&self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let Poll::Ready(Ok(mut ready)) = self.process.poll_read_ready(cx) else {
+                return Poll::Pending;
+            };
+            match self.process.get_ref().try_reap() {
+                Ok(None) => ready.clear_ready(),
+                Ok(Some(_)) | Err(_) => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+impl Drop for ChildGuard {
+    fn drop(&mut self) {
+        if self.kill_on_drop {
+            // A process that has exited already is just as good.
+            let _ = self.process.get_ref().signal(libc::SIGKILL);
+        }
+    }
+}
+
+/// What keeps one descriptor open, and the same, for as long as it lives.
+///
+/// # Safety
+///
+/// `as_raw_fd` must always give the same descriptor, which must stay open as long as the value.
+pub(crate) unsafe trait HoldsFd: AsRawFd {}
+
+// SAFETY: it owns the descriptor and never replaces it.
+unsafe impl HoldsFd for OwnedFd {}
+// SAFETY: it holds a share of the `OwnedFd` and never replaces it.
+unsafe impl HoldsFd for Process {}
+// SAFETY: what it points to stays where it is and holds the descriptor.
+unsafe impl<T: HoldsFd> HoldsFd for Arc<T> {}
+
+/// Registers a descriptor with the runtime that runs this code.
+pub(crate) fn register<T: HoldsFd>(inner: T, interest: Interest) -> Result<AsyncFd<T>> {
+    if tokio::runtime::Handle::try_current().is_err() {
+        return Err(Error::NoRuntime);
+    }
+    // SAFETY: `HoldsFd` promises what this demands.
+    let registered = unsafe { AsyncFd::register_with_interest(inner, interest) };
+    registered.map_err(|refused| Error::Io {
+        operation: "registering a descriptor with the runtime",
+        source: refused.into_parts().1,
+    })
+}
+
+/// Waits for the exit of the child behind a pidfd.
+pub(crate) fn reap(pidfd: BorrowedFd<'_>, options: i32) -> Result<Option<ExitStatus>> {
+    // SAFETY: all fields are integers or a union of them, for which zero is a value.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let pidfd = pidfd.as_raw_fd() as libc::id_t;
+    loop {
+        // SAFETY: the kernel writes one siginfo.
+        let waited = unsafe { libc::waitid(libc::P_PIDFD, pidfd, &raw mut info, libc::WEXITED | options) };
+        match Errno::result(waited) {
+            Ok(_) => break,
+            Err(Errno::EINTR) => {}
+            Err(Errno::ECHILD) => return Err(Error::Reaped),
+            Err(errno) => return Err(Error::os("waiting for the child", errno)),
+        }
+    }
+    // SAFETY: waitid(2) fills in these fields, or leaves a pid of zero if there is nothing to report.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    let raw = match info.si_code {
+        libc::CLD_EXITED => status << 8,
+        libc::CLD_DUMPED => status | 0x80,
+        _ => status,
+    };
+    Ok((pid != 0).then(|| ExitStatus::from_raw(raw)))
+}
+
+/// Opens a pidfd for a process.
+pub(crate) fn open(pid: Pid) -> Result<OwnedFd, Errno> {
+    // SAFETY: no memory is involved.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd as RawFd) })
+}
+
+fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
+    let info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: no siginfo is passed.
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0) };
+    Errno::result(sent).map(drop)
+}
+
+/// Kills the process if it is still there.
+pub(crate) fn kill(pidfd: BorrowedFd<'_>) {
+    let _ = send_signal(pidfd, libc::SIGKILL);
+}

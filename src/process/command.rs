@@ -1,0 +1,313 @@
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::environment::Environment;
+use super::{Child, Stdio, spawn};
+use crate::error::Result;
+use crate::filter::Filter;
+use crate::notify::Listener;
+
+/// A closure that each child runs in its own copy of the memory, so that it is never contended.
+#[derive(Clone)]
+pub(super) struct PreExec(Arc<Mutex<dyn FnMut() -> io::Result<()> + Send + Sync>>);
+
+impl PreExec {
+    pub(super) fn run(&self) -> Result<(), i32> {
+        let mut run = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        run().map_err(|error| {
+            error
+                .raw_os_error()
+                .filter(|errno| *errno > 0)
+                .unwrap_or(libc::EINVAL)
+        })
+    }
+}
+
+/// A program to be started under a filter.
+///
+/// The methods mirror those of `tokio::process::Command` and mean the same, except that `kill_on_drop` is on unless
+/// told otherwise: without its supervisor, a supervised program only gets `ENOSYS`.
+///
+/// The child is a `clone(2)` that shares the memory until it executes the program, as with `posix_spawn(3)`, so that
+/// the cost doesn't grow with the supervisor. [`pre_exec`](Self::pre_exec), [`uid`](Self::uid) and
+/// [`gid`](Self::gid) need memory of their own and take a `fork(2)`, which does.
+///
+/// It can be spawned any number of times.
+///
+/// # Examples
+///
+/// ```
+/// use asm_tracer::{Command, Errno, Filter, Stdio, Supervisor, Sysno};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> asm_tracer::Result<()> {
+/// let mut supervisor = Supervisor::new();
+/// let mut command = Command::new("cat");
+/// command.arg("/etc/passwd").stderr(Stdio::null()).filter(Filter::new().trap(Sysno::openat));
+/// let mut child = supervisor.spawn(&mut command).await?;
+///
+/// while let Some(call) = supervisor.next().await {
+///     match call.read_path(call.args()[1] as u64)?.starts_with("/etc/passwd") {
+///         true => call.error(Errno::EACCES)?,
+///         false => call.continue_syscall()?,
+///     };
+/// }
+/// assert_eq!(child.wait().await?.code(), Some(1));
+/// # Ok(())
+/// # }
+/// ```
+pub struct Command {
+    pub(super) program: OsString,
+    pub(super) arg0: Option<OsString>,
+    pub(super) args: Vec<OsString>,
+    pub(super) environment: Environment,
+    pub(super) directory: Option<PathBuf>,
+    pub(super) stdio: [Stdio; 3],
+    pub(super) uid: Option<u32>,
+    pub(super) gid: Option<u32>,
+    pub(super) process_group: Option<i32>,
+    pub(super) pre_exec: Vec<PreExec>,
+    pub(super) kill_on_drop: bool,
+    pub(super) filter: Filter,
+    pub(super) trap_initial_exec: bool,
+    pub(super) wait_killable: Option<bool>,
+    pub(super) no_new_privs: bool,
+}
+
+impl Command {
+    /// Prepares to start a program, which is looked up in the child's `PATH` unless it contains a slash.
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        Self {
+            program: program.as_ref().to_owned(),
+            arg0: None,
+            args: Vec::new(),
+            environment: Environment::default(),
+            directory: None,
+            stdio: [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()],
+            uid: None,
+            gid: None,
+            process_group: None,
+            pre_exec: Vec::new(),
+            kill_on_drop: true,
+            filter: Filter::new(),
+            trap_initial_exec: false,
+            wait_killable: None,
+            no_new_privs: true,
+        }
+    }
+
+    /// Sets the filter, which says what becomes a [`Notification`](crate::Notification). None is trapped by default.
+    pub fn filter(&mut self, filter: Filter) -> &mut Self {
+        self.filter = filter;
+        self
+    }
+
+    /// Adds an argument.
+    pub fn arg(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args(&mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> &mut Self {
+        self.args
+            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets the zeroth argument, which is the program as it was given otherwise.
+    pub fn arg0(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
+        self.arg0 = Some(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Sets an environment variable.
+    pub fn env(&mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
+        self.environment.set(key.as_ref(), value.as_ref());
+        self
+    }
+
+    /// Sets environment variables.
+    pub fn envs<K: AsRef<OsStr>, V: AsRef<OsStr>>(
+        &mut self,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> &mut Self {
+        for (key, value) in variables {
+            self.env(key, value);
+        }
+        self
+    }
+
+    /// Removes an environment variable, or keeps it from being inherited.
+    pub fn env_remove(&mut self, key: impl AsRef<OsStr>) -> &mut Self {
+        self.environment.remove(key.as_ref());
+        self
+    }
+
+    /// Removes all environment variables, and inherits none.
+    pub fn env_clear(&mut self) -> &mut Self {
+        self.environment.clear();
+        self
+    }
+
+    /// Sets the working directory. A relative program path is relative to it.
+    pub fn current_dir(&mut self, directory: impl AsRef<Path>) -> &mut Self {
+        self.directory = Some(directory.as_ref().to_owned());
+        self
+    }
+
+    /// Sets the standard input; inherited by default.
+    pub fn stdin(&mut self, stream: impl Into<Stdio>) -> &mut Self {
+        self.stdio[0] = stream.into();
+        self
+    }
+
+    /// Sets the standard output; inherited by default.
+    pub fn stdout(&mut self, stream: impl Into<Stdio>) -> &mut Self {
+        self.stdio[1] = stream.into();
+        self
+    }
+
+    /// Sets the standard error; inherited by default.
+    pub fn stderr(&mut self, stream: impl Into<Stdio>) -> &mut Self {
+        self.stdio[2] = stream.into();
+        self
+    }
+
+    /// Sets the user id. A change of user drops the supplementary groups if the supervisor is root.
+    ///
+    /// The child is then made with `fork(2)`: changing the user clears the dumpable flag of the memory.
+    pub fn uid(&mut self, id: u32) -> &mut Self {
+        self.uid = Some(id);
+        self
+    }
+
+    /// Sets the group id. The child is then made with `fork(2)`, as for [`uid`](Self::uid).
+    pub fn gid(&mut self, id: u32) -> &mut Self {
+        self.gid = Some(id);
+        self
+    }
+
+    /// Sets the process group; 0 makes a new one, led by the child.
+    pub fn process_group(&mut self, group: i32) -> &mut Self {
+        self.process_group = Some(group);
+        self
+    }
+
+    /// Adds a closure that the child runs before it installs the filter. The child is then made with `fork(2)`.
+    ///
+    /// All signals are blocked and reset to their defaults while it runs.
+    ///
+    /// # Safety
+    ///
+    /// It runs in a forked copy of one thread of this process: it must only do what is async-signal-safe
+    /// (`signal-safety(7)`): no lock, and no memory or other state that another thread may have been changing.
+    #[allow(unsafe_code)] // The caller owes something; nothing here is unsafe.
+    pub unsafe fn pre_exec(
+        &mut self,
+        run: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+    ) -> &mut Self {
+        self.pre_exec.push(PreExec(Arc::new(Mutex::new(run))));
+        self
+    }
+
+    /// Decides whether the child is killed when its [`Child`], its [`Listener`] or its
+    /// [`Supervisor`](crate::Supervisor) is dropped, and when this process dies. On by default.
+    ///
+    /// The death of this process is signalled by `PR_SET_PDEATHSIG` (`prctl(2)`), which ends with the execution of
+    /// a set-uid program. It concerns the child alone, not its descendants.
+    pub fn kill_on_drop(&mut self, kill: bool) -> &mut Self {
+        self.kill_on_drop = kill;
+        self
+    }
+
+    /// Decides whether the `execve` that starts the program is subject to the filter. Off by default.
+    ///
+    /// If it is, spawning returns before it has happened, and an execution that fails is reported by
+    /// [`Child::wait`] and [`Child::try_wait`].
+    pub fn trap_initial_exec(&mut self, trap: bool) -> &mut Self {
+        self.trap_initial_exec = trap;
+        self
+    }
+
+    /// Decides whether only fatal signals interrupt a call that was received. By default wherever the kernel can.
+    ///
+    /// Otherwise, any signal with a handler takes a waiting call back: it fails with `EINTR`, or is made again and
+    /// trapped again, so that a handler with side effects has them twice. With it, a stopped or signalled target
+    /// waits in state D until its call is answered. On kernels before 6.18 (and 6.12.53) a call can be made again
+    /// even so, if the signal comes right after the answer (commit `cce436aafc2a`): handle "at least once".
+    ///
+    /// # Kernel support
+    ///
+    /// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`, since Linux 5.19. Asking for it on an older kernel makes spawning
+    /// fail with [`Error::Unsupported`](crate::Error::Unsupported).
+    pub fn wait_killable(&mut self, killable: bool) -> &mut Self {
+        self.wait_killable = Some(killable);
+        self
+    }
+
+    /// Decides whether `no_new_privs` is set, so that set-uid programs gain nothing (`PR_SET_NO_NEW_PRIVS`).
+    /// On by default.
+    ///
+    /// Without it, only a supervisor with `CAP_SYS_ADMIN` may install a filter; for others spawning fails with
+    /// [`Error::FilterDenied`](crate::Error::FilterDenied).
+    pub fn no_new_privs(&mut self, set: bool) -> &mut Self {
+        self.no_new_privs = set;
+        self
+    }
+
+    /// Starts the program and gives the child and the listener for its calls, for a task of its own.
+    ///
+    /// The calls must be served for the program to get on. [`Supervisor::spawn`](crate::Supervisor::spawn) serves
+    /// many children in one loop.
+    ///
+    /// # Errors
+    ///
+    /// Whatever kept the program from running, by the step that failed: [`Error::Spawn`](crate::Error::Spawn) with
+    /// [`SpawnStep::Exec`](crate::SpawnStep::Exec) and `ENOENT` for a missing program; see [`Error`](crate::Error)
+    /// for the others. Nothing is left behind.
+    ///
+    /// # Panics
+    ///
+    /// If the Tokio runtime has no I/O driver (`enable_io`).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future kills and reaps what it had started.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> asm_tracer::Result<()> {
+    /// use asm_tracer::{Command, Filter, Sysno};
+    ///
+    /// let (mut child, mut listener) =
+    ///     Command::new("true").filter(Filter::new().trap(Sysno::brk)).spawn().await?;
+    /// tokio::spawn(async move {
+    ///     while let Some(call) = listener.next().await {
+    ///         let _ = call.continue_syscall();
+    ///     }
+    /// });
+    /// assert!(child.wait().await?.success());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn spawn(&mut self) -> Result<(Child, Listener)> {
+        spawn::spawn(self).await
+    }
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Command")
+            .field("program", &self.program)
+            .field("args", &self.args)
+            .field("directory", &self.directory)
+            .field("filter", &self.filter)
+            .finish_non_exhaustive()
+    }
+}

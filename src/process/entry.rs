@@ -1,0 +1,247 @@
+//! What the child does between its clone and its program.
+//!
+//! It shares the supervisor's memory, whose locks other threads may hold, and the thread-local storage of the
+//! thread that cloned it. So nothing here allocates, locks, panics, or calls the C library (which would write
+//! `errno`): it reads the [`Plan`] and makes system calls through the stubs. The filter is installed halfway;
+//! what comes after it carries the secret.
+#![allow(unsafe_code)]
+
+use std::convert::Infallible;
+use std::ffi::{CStr, c_void};
+use std::mem::zeroed;
+
+use syscalls::Sysno;
+
+use super::handover::Report;
+use super::plan::{Plan, pointer};
+use crate::error::SpawnStep;
+use crate::syscall::raw;
+
+/// Where the child begins. `plan` is a [`Plan`] that outlives its use.
+pub(super) extern "C" fn enter(plan: *mut c_void) -> ! {
+    // SAFETY: the launcher passes a plan that nobody changes or frees while the child uses it.
+    let plan = unsafe { &*plan.cast::<Plan>() };
+    let Err((step, errno)) = start(plan);
+    // If this fails too, the end of the socket says that the child died.
+    let _ = report(
+        plan,
+        &Report {
+            step: step as u32,
+            errno,
+        },
+        None,
+    );
+    loop {
+        let _ = exempt(plan, Sysno::exit_group, [127, 0, 0]);
+    }
+}
+
+type Step<T = ()> = Result<T, (SpawnStep, i32)>;
+
+fn start(plan: &Plan) -> Step<Infallible> {
+    reset_signals().map_err(|errno| (SpawnStep::ResetSignals, errno))?;
+    for (number, source) in plan.stdio.iter().enumerate() {
+        if let Some(source) = *source {
+            call(Sysno::dup3, [source as usize, number, 0])
+                .map_err(|errno| (SpawnStep::RedirectStdio, errno))?;
+        }
+    }
+    change_identity(plan)?;
+    if let Some(directory) = &plan.directory {
+        call(Sysno::chdir, [pointer(directory), 0, 0])
+            .map_err(|errno| (SpawnStep::ChangeDirectory, errno))?;
+    }
+    if let Some(group) = plan.process_group {
+        call(Sysno::setpgid, [0, group as usize, 0]).map_err(|errno| (SpawnStep::SetProcessGroup, errno))?;
+    }
+    for closure in &plan.pre_exec {
+        closure.run().map_err(|errno| (SpawnStep::PreExec, errno))?;
+    }
+    if let Some(supervisor) = plan.dies_with {
+        // After every change of identity, each of which clears it.
+        let signal = libc::SIGKILL as usize;
+        call(Sysno::prctl, [libc::PR_SET_PDEATHSIG as usize, signal, 0])
+            .map_err(|errno| (SpawnStep::SetParentDeathSignal, errno))?;
+        // It may have died before that. A parent outside of the child's pid namespace is 0.
+        if !matches!(call(Sysno::getppid, [0; 3]), Ok(parent) if parent == supervisor as usize || parent == 0)
+        {
+            return Err((SpawnStep::SetParentDeathSignal, libc::ESRCH));
+        }
+    }
+    unblock_signals().map_err(|errno| (SpawnStep::ResetSignals, errno))?;
+    if plan.no_new_privs {
+        call(Sysno::prctl, [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0])
+            .map_err(|errno| (SpawnStep::SetNoNewPrivs, errno))?;
+    }
+    let listener = install(plan).map_err(|errno| (SpawnStep::InstallFilter, errno))?;
+    report(
+        plan,
+        &Report {
+            step: SpawnStep::HandOver as u32,
+            errno: 0,
+        },
+        Some(listener as i32),
+    )
+    .map_err(|errno| (SpawnStep::HandOver, errno))?;
+    if plan.trap_initial_exec {
+        // The call may wait for long, and must not keep its own listener open meanwhile (T24).
+        let _ = exempt(plan, Sysno::close, [listener, 0, 0]);
+    }
+    Err((SpawnStep::Exec, execute(plan)))
+}
+
+/// Tries the candidates as `execvp(3)` does; returns why the program could not be executed.
+fn execute(plan: &Plan) -> i32 {
+    let mut denied = false;
+    for candidate in &plan.candidates {
+        match execute_one(plan, candidate) {
+            libc::EACCES => denied = true,
+            libc::ENOENT | libc::ENOTDIR => {}
+            errno => return errno,
+        }
+    }
+    if denied { libc::EACCES } else { libc::ENOENT }
+}
+
+fn execute_one(plan: &Plan, path: &CStr) -> i32 {
+    let args = [
+        pointer(path),
+        plan.argv.as_ptr().addr(),
+        plan.envp.as_ptr().addr(),
+    ];
+    let outcome = if plan.trap_initial_exec {
+        call(Sysno::execve, args)
+    } else {
+        exempt(plan, Sysno::execve, args)
+    };
+    outcome.err().unwrap_or(0)
+}
+
+/// Makes a call. Only kernel memory and the memory that the arguments lead to is touched.
+fn call(number: Sysno, [a, b, c]: [usize; 3]) -> Result<usize, i32> {
+    // SAFETY: every caller in this file passes pointers that are valid for the call it names.
+    // prctl(2) demands zeros where it takes no argument.
+    outcome(unsafe { raw::syscall5(number.id() as usize, a, b, c, 0, 0) })
+}
+
+/// Makes a call that the filter lets through.
+fn exempt(plan: &Plan, number: Sysno, [a, b, c]: [usize; 3]) -> Result<usize, i32> {
+    let [x, y, z] = plan.secret.map(|word| word as usize);
+    // SAFETY: as for `call`; the kernel ignores the last three registers of these calls.
+    outcome(unsafe { raw::syscall6(number.id() as usize, a, b, c, x, y, z) })
+}
+
+fn outcome(returned: isize) -> Result<usize, i32> {
+    if returned < 0 {
+        Err((-returned) as i32)
+    } else {
+        Ok(returned as usize)
+    }
+}
+
+/// The kernel's `struct sigaction`.
+#[repr(C)]
+struct Disposition {
+    handler: usize,
+    flags: u64,
+    restorer: usize,
+    mask: u64,
+}
+
+const SIGNALS: usize = 64;
+const MASK_SIZE: usize = 8;
+
+/// Resets handlers, which lead into memory that the program won't have. What is ignored stays ignored, except for
+/// `SIGPIPE`, which Rust programs ignore and others don't expect to be (as `std::process` does).
+fn reset_signals() -> Result<(), i32> {
+    let default = Disposition {
+        handler: libc::SIG_DFL,
+        flags: 0,
+        restorer: 0,
+        mask: 0,
+    };
+    for signal in 1..=SIGNALS {
+        let mut present = Disposition {
+            handler: 0,
+            ..default
+        };
+        change_disposition(signal, std::ptr::null(), &raw mut present)?;
+        let ignored = present.handler == libc::SIG_IGN && signal != libc::SIGPIPE as usize;
+        if present.handler != libc::SIG_DFL && !ignored {
+            change_disposition(signal, &raw const default, std::ptr::null_mut())?;
+        }
+    }
+    Ok(())
+}
+
+fn change_disposition(signal: usize, new: *const Disposition, old: *mut Disposition) -> Result<(), i32> {
+    let number = Sysno::rt_sigaction.id() as usize;
+    // SAFETY: both pointers are null or lead to a whole disposition.
+    outcome(unsafe { raw::syscall4(number, signal, new.addr(), old.addr(), MASK_SIZE) }).map(drop)
+}
+
+fn unblock_signals() -> Result<(), i32> {
+    let none = 0_u64;
+    let number = Sysno::rt_sigprocmask.id() as usize;
+    let (how, set) = (libc::SIG_SETMASK as usize, (&raw const none).addr());
+    // SAFETY: the set is eight bytes long.
+    outcome(unsafe { raw::syscall4(number, how, set, 0, MASK_SIZE) }).map(drop)
+}
+
+fn change_identity(plan: &Plan) -> Step {
+    if let Some(gid) = plan.gid {
+        call(Sysno::setgid, [gid as usize, 0, 0]).map_err(|errno| (SpawnStep::SetGid, errno))?;
+    }
+    if plan.drop_groups {
+        call(Sysno::setgroups, [0, 0, 0]).map_err(|errno| (SpawnStep::SetGid, errno))?;
+    }
+    if let Some(uid) = plan.uid {
+        call(Sysno::setuid, [uid as usize, 0, 0]).map_err(|errno| (SpawnStep::SetUid, errno))?;
+    }
+    Ok(())
+}
+
+fn install(plan: &Plan) -> Result<usize, i32> {
+    let program = plan.program.as_sock_fprog();
+    let operation = libc::SECCOMP_SET_MODE_FILTER as usize;
+    call(
+        Sysno::seccomp,
+        [operation, plan.filter_flags as usize, (&raw const program).addr()],
+    )
+}
+
+/// A control message with one descriptor, as `cmsg(3)` lays it out.
+#[repr(C)]
+struct Rights {
+    header: libc::cmsghdr,
+    fd: i32,
+}
+
+/// Sends word to the supervisor, with the listener if there is one.
+fn report(plan: &Plan, report: &Report, listener: Option<i32>) -> Result<(), i32> {
+    let data = libc::iovec {
+        iov_base: (&raw const *report).cast_mut().cast(),
+        iov_len: size_of::<Report>(),
+    };
+    // SAFETY: integers and pointers, for which zero is a value.
+    let (mut message, mut rights): (libc::msghdr, Rights) = unsafe { (zeroed(), zeroed()) };
+    message.msg_iov = (&raw const data).cast_mut();
+    message.msg_iovlen = 1;
+    if let Some(fd) = listener {
+        rights.header.cmsg_len = size_of::<libc::cmsghdr>() + size_of::<i32>();
+        rights.header.cmsg_level = libc::SOL_SOCKET;
+        rights.header.cmsg_type = libc::SCM_RIGHTS;
+        rights.fd = fd;
+        message.msg_control = (&raw mut rights).cast();
+        message.msg_controllen = size_of::<Rights>();
+    }
+    let flags = libc::MSG_NOSIGNAL as usize;
+    exempt(
+        plan,
+        Sysno::sendmsg,
+        [plan.socket as usize, (&raw const message).addr(), flags],
+    )
+    .map(drop)
+}
+
+const _: () = assert!(size_of::<Disposition>() == 32);

@@ -1,0 +1,96 @@
+//! What comes over the socket from a child: its listener, or why there is none.
+#![allow(unsafe_code)]
+
+use std::mem::zeroed;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+
+use crate::error::SpawnStep;
+
+/// One message from the child: the step that it is about, and the errno if it failed.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct Report {
+    pub(super) step: u32,
+    pub(super) errno: i32,
+}
+
+/// What the child said.
+#[derive(Debug)]
+pub(super) enum Word {
+    /// Here is the listener.
+    Listener(OwnedFd),
+    /// A step failed.
+    Failed(SpawnStep, Errno),
+    /// It has closed the socket: it executed the program, or died.
+    End,
+}
+
+/// Room for a few descriptors, so that a surplus one would be closed and not be kept by the kernel.
+#[repr(C, align(8))]
+struct Control([u8; 64]);
+
+/// Takes the next word without waiting; `EAGAIN` if there is none yet.
+pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Word, Errno> {
+    let mut report = Report { step: 0, errno: 0 };
+    let mut control = Control([0; 64]);
+    let mut data = libc::iovec {
+        iov_base: (&raw mut report).cast(),
+        iov_len: size_of::<Report>(),
+    };
+    // SAFETY: integers and pointers, for which zero is a value.
+    let mut message: libc::msghdr = unsafe { zeroed() };
+    message.msg_iov = &raw mut data;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut control).cast();
+    message.msg_controllen = size_of::<Control>();
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    let length = loop {
+        // SAFETY: the kernel writes to `report` and `control`, within the lengths given.
+        match Errno::result(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) }) {
+            Err(Errno::EINTR) => {}
+            // The child died with a message of ours unread, which there is none of; treat it as its end.
+            Err(Errno::ECONNRESET) => break 0,
+            other => break other?,
+        }
+    };
+    // SAFETY: `message` is as the kernel left it, and `control` is still there.
+    let listener = unsafe { first_descriptor(&message) };
+    match listener {
+        _ if length == 0 => Ok(Word::End),
+        Some(listener) => Ok(Word::Listener(listener)),
+        // The descriptor was there, but no number for it was free here.
+        None if message.msg_flags & libc::MSG_CTRUNC != 0 => Err(Errno::EMFILE),
+        None => {
+            let step = SpawnStep::from_number(report.step).unwrap_or(SpawnStep::HandOver);
+            Ok(Word::Failed(step, Errno::from_raw(report.errno)))
+        }
+    }
+}
+
+/// The first descriptor of a received message; any other is closed.
+///
+/// # Safety
+///
+/// The message must have been filled in by `recvmsg(2)`, and its descriptors not been taken yet.
+unsafe fn first_descriptor(message: &libc::msghdr) -> Option<OwnedFd> {
+    let mut first = None;
+    // SAFETY: the macros of cmsg(3) walk what the kernel wrote and stay within `msg_controllen`.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(message);
+        while !header.is_null() {
+            let (level, kind) = ((*header).cmsg_level, (*header).cmsg_type);
+            if (level, kind) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+                let bytes = (*header).cmsg_len - libc::CMSG_LEN(0) as usize;
+                let numbers = libc::CMSG_DATA(header).cast::<RawFd>();
+                for index in 0..bytes / size_of::<RawFd>() {
+                    let fd = OwnedFd::from_raw_fd(numbers.add(index).read_unaligned());
+                    first.get_or_insert(fd);
+                }
+            }
+            header = libc::CMSG_NXTHDR(message, header);
+        }
+    }
+    first
+}

@@ -1,0 +1,21 @@
+//! Starting a program under a filter, and seeing it end.
+//!
+//! [`Command`] says what to start. `plan` turns it into memory that a child can use without allocating;
+//! `launcher` clones the child on a thread that never retires; `entry` is what the child does up to its exec;
+//! `handover` brings the listener and the outcome back; `spawn` puts these in order and leaves nothing behind
+//! when it is cancelled; [`Child`] is the program that runs.
+
+mod child;
+mod command;
+mod entry;
+mod environment;
+mod handover;
+mod launcher;
+mod plan;
+mod spawn;
+mod stack;
+mod stdio;
+
+pub use child::Child;
+pub use command::Command;
+pub use stdio::Stdio;

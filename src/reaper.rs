@@ -1,0 +1,148 @@
+//! Takes over the children that nobody waits for any more, and the memory that they still use.
+//!
+//! A thread runs while there are any, and only then. It waits on descriptors, so it costs nothing while it waits,
+//! works without a runtime, and takes no exit status away from anybody else.
+
+use std::any::Any;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
+
+use crate::pidfd;
+
+/// Something that ends when its descriptor says so.
+pub(crate) struct Orphan {
+    fd: Arc<OwnedFd>,
+    /// What says so: readable for a pidfd, and nothing but the hang-up for a socket.
+    events: PollFlags,
+    reap: bool,
+    /// Freed at the end.
+    _kept: Option<Box<dyn Any + Send>>,
+}
+
+impl Orphan {
+    /// A child that is to be reaped when it exits.
+    pub(crate) fn process(pidfd: Arc<OwnedFd>) -> Self {
+        Self {
+            fd: pidfd,
+            events: PollFlags::POLLIN,
+            reap: true,
+            _kept: None,
+        }
+    }
+
+    /// The same for a child that uses memory of ours until then.
+    pub(crate) fn process_with(pidfd: Arc<OwnedFd>, kept: Box<dyn Any + Send>) -> Self {
+        Self {
+            _kept: Some(kept),
+            ..Self::process(pidfd)
+        }
+    }
+
+    /// Memory that is used until the other end of a socket is closed.
+    pub(crate) fn memory(socket: Arc<OwnedFd>, kept: Box<dyn Any + Send>) -> Self {
+        Self {
+            fd: socket,
+            events: PollFlags::empty(),
+            reap: false,
+            _kept: Some(kept),
+        }
+    }
+}
+
+/// The state is the process's own: a forked copy has no such thread.
+struct Reaper {
+    pid: u32,
+    arrivals: Vec<Orphan>,
+    /// The bell of the running thread.
+    bell: Option<Arc<EventFd>>,
+}
+
+static REAPER: Mutex<Reaper> = Mutex::new(Reaper {
+    pid: 0,
+    arrivals: Vec::new(),
+    bell: None,
+});
+
+fn lock() -> std::sync::MutexGuard<'static, Reaper> {
+    REAPER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sees the orphan to its end.
+pub(crate) fn adopt(orphan: Orphan) {
+    let mut reaper = lock();
+    if reaper.pid != std::process::id() {
+        // After a fork. What the parent waits for is not ours; its memory is leaked, not freed under its users.
+        std::mem::forget(std::mem::take(&mut reaper.arrivals));
+        reaper.bell = None;
+        reaper.pid = std::process::id();
+    }
+    reaper.arrivals.push(orphan);
+    match &reaper.bell {
+        Some(bell) => drop(bell.write(1)),
+        None => reaper.bell = start(),
+    }
+}
+
+/// Starts the thread. If that fails, the next orphan's arrival tries again.
+fn start() -> Option<Arc<EventFd>> {
+    let bell = Arc::new(EventFd::new().ok()?);
+    let own = Arc::clone(&bell);
+    let thread = std::thread::Builder::new()
+        .name("asm_tracer-reap".into())
+        .stack_size(64 * 1024);
+    thread.spawn(move || run(&own)).ok().map(|_| bell)
+}
+
+fn run(bell: &EventFd) {
+    let mut orphans = Vec::new();
+    loop {
+        {
+            let mut reaper = lock();
+            orphans.append(&mut reaper.arrivals);
+            if orphans.is_empty() {
+                reaper.bell = None;
+                return;
+            }
+        }
+        wait(bell, &mut orphans);
+    }
+}
+
+/// Waits until something happened, and ends the orphans to which it did.
+fn wait(bell: &EventFd, orphans: &mut Vec<Orphan>) {
+    let interest = orphans
+        .iter()
+        .map(|orphan| PollFd::new(orphan.fd.as_fd(), orphan.events));
+    let mut fds: Vec<_> = std::iter::once(PollFd::new(bell.as_fd(), PollFlags::POLLIN))
+        .chain(interest)
+        .collect();
+    match poll(&mut fds, PollTimeout::NONE) {
+        Ok(_) => {}
+        Err(Errno::EINTR) => return,
+        // Too many for the limits of the call: look at all of them whenever something happens to the first ones.
+        Err(_) => {
+            fds.truncate(16);
+            let _ = poll(&mut fds, 100_u16);
+        }
+    }
+    if happened(&fds[0]) {
+        let _ = bell.read();
+    }
+    orphans.retain(|orphan| !ended(orphan));
+}
+
+fn happened(fd: &PollFd<'_>) -> bool {
+    fd.any().unwrap_or(true)
+}
+
+fn ended(orphan: &Orphan) -> bool {
+    if orphan.reap {
+        return !matches!(pidfd::reap(orphan.fd.as_fd(), nix::libc::WNOHANG), Ok(None));
+    }
+    let mut fds = [PollFd::new(orphan.fd.as_fd(), orphan.events)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0)
+}
