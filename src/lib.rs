@@ -1,5 +1,8 @@
 //! An async chokepoint between any process and the Linux kernel.
 
+// A hostile target must not be able to stop its supervisor. Tests and examples may.
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64")))]
 compile_error!("asm_tracer supports 64-bit x86-64 Linux only");
 
