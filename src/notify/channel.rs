@@ -10,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::linger::Linger;
 use super::{ChildKey, Notification, Source, WakeControl, uapi};
 use crate::error::{Error, Result};
 use crate::kernel::KernelSupport;
@@ -30,6 +31,7 @@ pub(crate) struct Channel {
     queue: VecDeque<Notification>,
     /// The `SYNC_WAKE_UP` flag as it was last set.
     synchronous: Option<bool>,
+    linger: Linger,
     ended: bool,
 }
 
@@ -41,6 +43,7 @@ impl Channel {
             guard,
             queue: VecDeque::with_capacity(QUEUE),
             synchronous: None,
+            linger: Linger::new(),
             ended: false,
         })
     }
@@ -67,7 +70,11 @@ impl Channel {
         &mut self,
         cx: &mut Context<'_>,
         wake: &WakeControl,
+        alone: bool,
     ) -> Poll<Option<Notification>> {
+        if alone && let Some(notification) = self.linger() {
+            return Poll::Ready(Some(notification));
+        }
         loop {
             if !self.ended && self.queue.len() < QUEUE {
                 // Pending is not yet the answer: there may be calls in the queue.
@@ -82,7 +89,10 @@ impl Channel {
                     }
                     // The runtime is shutting down.
                     Poll::Ready(Err(_)) => self.ended = true,
-                    Poll::Pending if self.queue.is_empty() => return self.poll_exit(cx),
+                    Poll::Pending if self.queue.is_empty() => {
+                        self.linger.yielded();
+                        return self.poll_exit(cx);
+                    }
                     Poll::Pending => {}
                 }
             }
@@ -93,6 +103,18 @@ impl Channel {
                 return Poll::Ready(None);
             }
         }
+    }
+
+    /// Receives the next call on the spot if nothing else can come from this listener and the CPU goes with the call.
+    fn linger(&mut self) -> Option<Notification> {
+        let source = self.source.get_ref();
+        let answered = self.queue.is_empty() && Arc::strong_count(source) == 1;
+        if self.ended || !answered || self.synchronous != Some(true) || !self.linger.wait(source.as_fd()) {
+            return None;
+        }
+        // Whatever goes wrong here goes wrong again where it is dealt with.
+        let request = receive(source).ok()??;
+        Some(Notification::new(Arc::clone(source), &request))
     }
 
     /// Reaps the child when it exits, without which kernels before 6.11 do not report the end of the filter (T5).
@@ -128,14 +150,22 @@ fn drain(source: &Arc<Source>, queue: &mut VecDeque<Notification>) -> Drained {
         {
             return Drained::Ended;
         }
-        match uapi::receive(source.as_fd()) {
-            Ok(request) => queue.push_back(Notification::new(Arc::clone(source), &request)),
-            // The target died or was interrupted in between (T3), or a signal came to us (T4).
-            Err(Errno::ENOENT | Errno::EINTR) => {}
+        match receive(source) {
+            Ok(request) => queue.extend(request.map(|request| Notification::new(Arc::clone(source), &request))),
             Err(errno) => return failed("receiving", errno),
         }
     }
     Drained::Full
+}
+
+/// Takes the call that is there, if it still is.
+fn receive(source: &Source) -> Result<Option<uapi::Request>, Errno> {
+    match uapi::receive(source.as_fd()) {
+        Ok(request) => Ok(Some(request)),
+        // The target died or was interrupted in between (T3), or a signal came to us (T4).
+        Err(Errno::ENOENT | Errno::EINTR) => Ok(None),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Nobody can serve this listener. Closing it, and killing the child that came with it, is the closed default.

@@ -81,7 +81,7 @@ impl Stream for Listener {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Notification>> {
         let Self { channel, wake } = &mut *self;
-        let next = channel.poll_next(cx, wake);
+        let next = channel.poll_next(cx, wake, true);
         if matches!(next, Poll::Ready(Some(_))) {
             wake.received(1);
         }

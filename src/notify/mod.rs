@@ -2,6 +2,7 @@
 
 mod answer;
 mod channel;
+mod linger;
 mod listener;
 mod memory;
 mod next;

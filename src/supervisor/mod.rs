@@ -141,10 +141,11 @@ impl Supervisor {
 
     /// The next call of the child in this slot; forgets the child when it has ended.
     fn poll_slot(&mut self, index: usize) -> Option<Notification> {
+        let alone = self.children() == 1;
         let slot = self.slots.get_mut(index)?.as_mut()?;
         slot.queued.dequeue();
         let mut cx = Context::from_waker(&slot.waker);
-        match slot.channel.poll_next(&mut cx, &self.wake) {
+        match slot.channel.poll_next(&mut cx, &self.wake, alone) {
             Poll::Ready(Some(notification)) => {
                 // To the end of the queue: it may have more, and the others come first.
                 if slot.queued.enqueue() {
