@@ -1,4 +1,5 @@
 //! One supervised call: received and answered in place, beside the blocking loop on the raw ioctls.
+#![allow(missing_docs)] // Criterion's macros write a function without.
 
 mod support;
 

@@ -15,6 +15,7 @@ mod pidfd;
 mod process;
 mod reaper;
 mod supervisor;
+mod sync;
 pub mod syscall;
 mod trace;
 

@@ -151,7 +151,9 @@ fn drain(source: &Arc<Source>, queue: &mut VecDeque<Notification>) -> Drained {
             return Drained::Ended;
         }
         match receive(source) {
-            Ok(request) => queue.extend(request.map(|request| Notification::new(Arc::clone(source), &request))),
+            Ok(request) => {
+                queue.extend(request.map(|request| Notification::new(Arc::clone(source), &request)))
+            }
             Err(errno) => return failed("receiving", errno),
         }
     }

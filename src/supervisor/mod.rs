@@ -1,5 +1,7 @@
 //! Many listeners as one stream, served in turn.
 
+#[cfg(all(test, asm_tracer_loom))]
+mod models;
 mod ready;
 mod spawner;
 

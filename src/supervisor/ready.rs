@@ -1,11 +1,12 @@
 //! Which children have something, and which are new: what the wakers and spawners of other threads write to.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::task::{Wake, Waker};
 
 use crate::error::{Error, Result};
 use crate::notify::Channel;
+use crate::sync::{AtomicBool, Mutex, MutexGuard};
 
 #[derive(Debug, Default)]
 pub(super) struct Ready {
