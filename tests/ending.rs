@@ -9,7 +9,8 @@ use std::time::Duration;
 use asm_tracer::{Child, Listener, Signal, Supervisor};
 use futures::stream::FusedStream;
 use nix::libc;
-use support::target::{command, frozen_threads, on_each_runtime, waits_in};
+use nix::sys::wait::WaitStatus;
+use support::target::{adopt_orphans, command, frozen_threads, on_each_runtime, orphan_end, waits_in};
 use support::{in_process_of_its_own, state, until, within};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
@@ -90,6 +91,7 @@ fn the_stream_ends_when_the_child_exits_and_nobody_waits_for_it() {
 // T6, sysbox-fs
 #[test]
 fn a_daemon_is_served_after_its_parent_was_reaped_by_the_stream() {
+    adopt_orphans();
     on_each_runtime(|| async {
         let (mut child, mut listener) = command("daemon", DAEMON).spawn().await.unwrap();
         let pid = child.id().unwrap();
@@ -113,8 +115,7 @@ fn a_daemon_is_served_after_its_parent_was_reaped_by_the_stream() {
         assert!(within("the status", child.wait()).await.unwrap().success());
         drop(stdin);
         ended(&mut listener).await;
-        let dead = || state(daemon).is_none_or(|state| "ZX".contains(state));
-        until("the daemon is dead", dead).await;
+        assert!(matches!(orphan_end(daemon), WaitStatus::Exited(_, 0)));
     });
 }
 
@@ -137,6 +138,7 @@ fn the_last_thread_of_the_last_process_ends_the_stream() {
             pthread_exit(NULL);
         }
     "#;
+    adopt_orphans();
     on_each_runtime(|| async {
         let (mut child, mut listener) = command("empty_threaded", THREADS).spawn().await.unwrap();
         let pid = child.id().unwrap();
@@ -146,16 +148,23 @@ fn the_last_thread_of_the_last_process_ends_the_stream() {
         })
         .await;
         // Four processes of two threads, the first of each of which is gone.
+        let mut processes = std::collections::HashSet::new();
         for byte in 1..=8_u8 {
             assert!(!listener.is_terminated());
             stdin.write_all(&[byte]).await.unwrap();
             let call = within("a call", listener.next()).await.unwrap();
             assert_eq!(call.args()[0], byte.into());
             assert_ne!(call.tid().unwrap(), call.pid().unwrap());
+            processes.insert(call.pid().unwrap() as u32);
             assert!(call.respond(byte.into()).unwrap().is_delivered());
         }
         ended(&mut listener).await;
         assert!(child.wait().await.unwrap().success());
+        assert!(processes.remove(&pid));
+        assert_eq!(processes.len(), 3);
+        for process in processes {
+            assert!(matches!(orphan_end(process), WaitStatus::Exited(_, 0)));
+        }
     });
 }
 
@@ -187,6 +196,7 @@ async fn idles(supervisor: &mut Supervisor, what: &str) {
 #[test]
 fn a_supervisor_whose_children_have_ended_takes_no_cpu_time() {
     in_process_of_its_own("a_supervisor_whose_children_have_ended_takes_no_cpu_time", || {
+        adopt_orphans();
         on_each_runtime(|| async {
             let mut supervisor = Supervisor::new();
             // It keeps the stream open without a child.
@@ -210,6 +220,7 @@ fn a_supervisor_whose_children_have_ended_takes_no_cpu_time() {
                 next = supervisor.next() => panic!("{next:?}"),
                 read = stdout.read_to_end(&mut pid) => assert!(read.is_ok()),
             }
+            orphan_end(String::from_utf8(pid).unwrap().trim().parse().unwrap());
             idles(&mut supervisor, "with nobody").await;
             drop(spawner);
             assert!(within("the end", supervisor.next()).await.is_none());

@@ -4,8 +4,10 @@ use std::future::Future;
 use std::path::PathBuf;
 
 use asm_tracer::{Command, Filter, KernelSupport, Stdio, Sysno};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 
-use super::{c_program, until};
+use super::{c_program, until, until_blocking};
 
 /// `trap(a, b, c, d)` is a raw `getppid`, whose arguments the kernel ignores and whose filter traps nothing else
 /// that a C library does; it gives the register as it came back.
@@ -120,4 +122,21 @@ pub(crate) fn killable() -> bool {
         eprintln!("skipped: this kernel has no WAIT_KILLABLE_RECV");
     }
     present
+}
+
+/// Makes this process the parent of what its descendants leave behind, so that [`orphan_end`] can reap it.
+pub(crate) fn adopt_orphans() {
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
+}
+
+/// Waits for an adopted orphan, and says how it ended.
+pub(crate) fn orphan_end(pid: u32) -> WaitStatus {
+    let mut end = None;
+    until_blocking("the orphan has ended", || {
+        // Until its parent is gone, it isn't ours.
+        let waited = waitpid(Pid::from_raw(pid as i32), Some(WaitPidFlag::WNOHANG));
+        end = waited.ok().filter(|status| *status != WaitStatus::StillAlive);
+        end.is_some()
+    });
+    end.unwrap()
 }
