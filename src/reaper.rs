@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::EventFd;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::pidfd;
 
@@ -89,7 +89,7 @@ pub(crate) fn adopt(orphan: Orphan) {
 
 /// Starts the thread. If that fails, the next orphan's arrival tries again.
 fn start() -> Option<Arc<EventFd>> {
-    let bell = Arc::new(EventFd::new().ok()?);
+    let bell = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC).ok()?);
     let own = Arc::clone(&bell);
     let thread = std::thread::Builder::new()
         .name("asm_tracer-reap".into())

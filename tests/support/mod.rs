@@ -131,3 +131,5 @@ pub(crate) fn assert_passed(output: &Output) {
         output.status
     );
 }
+
+pub(crate) mod target;

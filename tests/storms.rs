@@ -1,0 +1,170 @@
+//! Storms of signals, at the target and at the supervisor.
+#![allow(unsafe_code)] // To send signals to a thread of this process.
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use asm_tracer::Signal;
+use nix::libc;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, sigaction};
+use support::target::{command, killable, on_each_runtime};
+use support::{in_process_of_its_own, within};
+
+/// Makes 500 calls while another thread signals the one that makes them; each must have its own answer.
+const STORM: &str = r#"
+static pthread_t caller;
+static volatile int over;
+static void *storm(void *unused) {
+    while (!over) { pthread_kill(caller, SIGUSR1); usleep(20); }
+    return NULL;
+}
+int main(void) {
+    handle_signal(SIGUSR1, SA_RESTART);
+    caller = pthread_self();
+    pthread_t thread;
+    check(!pthread_create(&thread, NULL, storm, NULL), "pthread_create");
+    for (long i = 0; i < 500; i++)
+        check(trap(i, 0, 0, 0) == 1000 + i, "the answer");
+    over = 1;
+    pthread_join(thread, NULL);
+    check(handled > 0, "the storm");
+}
+"#;
+
+/// Answers the calls of [`STORM`]; gives how many there were, and how many answers were delivered.
+async fn weather(wait_killable: bool) -> (usize, usize) {
+    let mut command = command("storm", STORM);
+    let (mut child, mut listener) = command.wait_killable(wait_killable).spawn().await.unwrap();
+    let (mut seen, mut delivered) = (0, 0);
+    while let Some(call) = within("a call", listener.next()).await {
+        let number = call.args()[0];
+        seen += 1;
+        delivered += usize::from(call.respond(1000 + number).unwrap().is_delivered());
+    }
+    assert!(child.wait().await.unwrap().success());
+    (seen, delivered)
+}
+
+// T9
+#[test]
+fn a_signal_storm_repeats_calls_and_mixes_up_no_answers() {
+    on_each_runtime(|| async {
+        let (seen, delivered) = weather(false).await;
+        // A call is repeated when it was taken back, and also when the signal met the answer on its way.
+        assert!(delivered >= 500 && seen >= delivered, "{seen}, {delivered}");
+    });
+}
+
+// T9, T11
+#[test]
+fn a_signal_storm_repeats_no_received_call() {
+    on_each_runtime(|| async {
+        if killable() {
+            let (seen, delivered) = weather(true).await;
+            assert_eq!(seen, delivered, "a received call was taken back");
+            assert_exactly_once(delivered, 500);
+        }
+    });
+}
+
+// T11, user_notification_wait_killable_after_reply
+#[test]
+fn a_signal_right_after_the_answer_repeats_nothing() {
+    const CALLS: usize = 3000;
+    const MANY_CALLS: &str = r#"
+        int main(int argc, char **argv) {
+            handle_signal(SIGUSR1, SA_RESTART);
+            for (long i = 0; i < atol(argv[1]); i++)
+                check(trap(i, 0, 0, 0) == i, "the answer");
+        }
+    "#;
+    on_each_runtime(|| async {
+        if !killable() {
+            return;
+        }
+        let mut command = command("many_calls", MANY_CALLS);
+        command.arg(CALLS.to_string()).wait_killable(true);
+        let (mut child, mut listener) = command.spawn().await.unwrap();
+        let mut delivered = 0;
+        while let Some(call) = within("a call", listener.next()).await {
+            let number = call.args()[0];
+            delivered += usize::from(call.respond(number).unwrap().is_delivered());
+            // It may have ended after the last answer.
+            let _ = child.signal(Signal::SIGUSR1);
+        }
+        assert!(child.wait().await.unwrap().success());
+        assert_exactly_once(delivered, CALLS);
+    });
+}
+
+/// Kernels before commit `cce436aafc2a` restart a call whose answer met a signal. That can't be tried out otherwise.
+fn assert_exactly_once(delivered: usize, calls: usize) {
+    if delivered > calls && before(6, 18) {
+        eprintln!("skipped: this kernel delivers at least once ({delivered} answers for {calls} calls)");
+    } else {
+        assert_eq!(delivered, calls);
+    }
+}
+
+fn before(major: u32, minor: u32) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < (major, minor)
+}
+
+// T14: the kernel takes a mutex interruptibly, and signals come while it is held.
+#[test]
+fn signals_to_the_supervisor_lose_neither_calls_nor_answers() {
+    const THREADS: &str = r#"
+        static void *run(void *unused) {
+            for (long i = 0; i < 250; i++)
+                check(trap(i, 0, 0, 0) == 7 * i, "the answer");
+            return NULL;
+        }
+        int main(void) {
+            pthread_t thread[4];
+            for (int i = 0; i < 4; i++) check(!pthread_create(&thread[i], NULL, run, NULL), "pthread_create");
+            for (int i = 0; i < 4; i++) pthread_join(thread[i], NULL);
+        }
+    "#;
+    extern "C" fn nothing(_: i32) {}
+    in_process_of_its_own("signals_to_the_supervisor_lose_neither_calls_nor_answers", || {
+        let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
+        // SAFETY: the handler does nothing.
+        unsafe { sigaction(Signal::SIGUSR1, &action) }.unwrap();
+        // SAFETY: a thread can always name itself.
+        let supervisor = unsafe { libc::pthread_self() };
+        let over = AtomicBool::new(false);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let calls = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    // SAFETY: the thread waits for this one at the end of the scope.
+                    assert_eq!(unsafe { libc::pthread_kill(supervisor, libc::SIGUSR1) }, 0);
+                }
+            });
+            let calls = runtime.block_on(async {
+                let mut calls = 0;
+                let (mut child, mut listener) = command("four_threads", THREADS).spawn().await.unwrap();
+                while let Some(call) = within("a call", listener.next()).await {
+                    assert!(call.is_pending());
+                    assert!(call.pid().is_ok());
+                    let number = call.args()[0];
+                    assert!(call.respond(7 * number).unwrap().is_delivered());
+                    calls += 1;
+                }
+                assert!(child.wait().await.unwrap().success());
+                calls
+            });
+            over.store(true, Ordering::Relaxed);
+            calls
+        });
+        assert_eq!(calls, 1000);
+    });
+}
