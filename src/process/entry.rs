@@ -92,15 +92,17 @@ fn start(plan: &Plan) -> Step<Infallible> {
 
 /// Tries the candidates as `execvp(3)` does; returns why the program could not be executed.
 fn execute(plan: &Plan) -> i32 {
-    let mut denied = false;
+    let (mut denied, mut last) = (false, libc::ENOENT);
     for candidate in &plan.candidates {
-        match execute_one(plan, candidate) {
+        last = execute_one(plan, candidate);
+        match last {
             libc::EACCES => denied = true,
-            libc::ENOENT | libc::ENOTDIR => {}
-            errno => return errno,
+            // It is not there, or what is there can't be reached; another directory may have it.
+            libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT => {}
+            _ => return last,
         }
     }
-    if denied { libc::EACCES } else { libc::ENOENT }
+    if denied { libc::EACCES } else { last }
 }
 
 fn execute_one(plan: &Plan, path: &CStr) -> i32 {
