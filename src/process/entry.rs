@@ -13,6 +13,7 @@ use std::mem::zeroed;
 use syscalls::Sysno;
 
 use super::handover::Report;
+use super::inherited;
 use super::plan::{Plan, pointer};
 use crate::error::SpawnStep;
 use crate::syscall::raw;
@@ -69,6 +70,9 @@ fn start(plan: &Plan) -> Step<Infallible> {
         }
     }
     unblock_signals().map_err(|errno| (SpawnStep::ResetSignals, errno))?;
+    if plan.trap_initial_exec {
+        let _ = inherited::close_ahead_of_exec(plan.socket);
+    }
     if plan.no_new_privs {
         call(Sysno::prctl, [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0])
             .map_err(|errno| (SpawnStep::SetNoNewPrivs, errno))?;
@@ -120,8 +124,8 @@ fn execute_one(plan: &Plan, path: &CStr) -> i32 {
 }
 
 /// Makes a call. Only kernel memory and the memory that the arguments lead to is touched.
-fn call(number: Sysno, [a, b, c]: [usize; 3]) -> Result<usize, i32> {
-    // SAFETY: every caller in this file passes pointers that are valid for the call it names.
+pub(super) fn call(number: Sysno, [a, b, c]: [usize; 3]) -> Result<usize, i32> {
+    // SAFETY: every caller, here and in `inherited`, passes pointers that are valid for the call it names.
     // prctl(2) demands zeros where it takes no argument.
     outcome(unsafe { raw::syscall5(number.id() as usize, a, b, c, 0, 0) })
 }
