@@ -102,7 +102,8 @@ fn execute(plan: &Plan) -> i32 {
         match last {
             libc::EACCES => denied = true,
             // It is not there, or what is there can't be reached; another directory may have it.
-            libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT => {}
+            libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG => {}
+            libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT => {}
             _ => return last,
         }
     }
