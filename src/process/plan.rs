@@ -66,13 +66,13 @@ impl Plan {
         } else {
             &[Sysno::sendmsg, Sysno::exit_group, Sysno::execve]
         };
-        let variables = command.environment.capture();
+        let variables = command.environment.capture()?;
         let forked = command.uid.is_some() || command.gid.is_some() || !command.pre_exec.is_empty();
         let out_of_memory = |errno| Error::spawn(SpawnStep::Prepare, errno);
         Ok(Box::new(Self {
+            envp: Strings::new(strings(&variables)?),
             candidates: candidates(&command.program, &variables)?,
             argv: Strings::new(arguments(command)?),
-            envp: Strings::new(strings(&variables)?),
             directory: command
                 .directory
                 .as_ref()
