@@ -199,10 +199,12 @@ fn change_identity(plan: &Plan) -> Step {
     if let Some(gid) = plan.gid {
         call(Sysno::setgid, [gid as usize, 0, 0]).map_err(|errno| (SpawnStep::SetGid, errno))?;
     }
-    if plan.drop_groups {
-        call(Sysno::setgroups, [0, 0, 0]).map_err(|errno| (SpawnStep::SetGid, errno))?;
-    }
     if let Some(uid) = plan.uid {
+        match call(Sysno::setgroups, [0, 0, 0]) {
+            // As `std::process`: who has no permission to drop groups keeps them.
+            Ok(_) | Err(libc::EPERM) => {}
+            Err(errno) => return Err((SpawnStep::SetGid, errno)),
+        }
         call(Sysno::setuid, [uid as usize, 0, 0]).map_err(|errno| (SpawnStep::SetUid, errno))?;
     }
     Ok(())
