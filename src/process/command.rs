@@ -177,7 +177,7 @@ impl Command {
         self
     }
 
-    /// Sets the user id. A change of user drops the supplementary groups if the supervisor is root.
+    /// Sets the user id. This drops the supplementary groups where the supervisor may do so (`CAP_SETGID`).
     ///
     /// The child is then made with `fork(2)`: changing the user clears the dumpable flag of the memory.
     pub fn uid(&mut self, id: u32) -> &mut Self {

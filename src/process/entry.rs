@@ -13,6 +13,7 @@ use std::mem::zeroed;
 use syscalls::Sysno;
 
 use super::handover::Report;
+use super::inherited;
 use super::plan::{Plan, pointer};
 use crate::error::SpawnStep;
 use crate::syscall::raw;
@@ -69,6 +70,9 @@ fn start(plan: &Plan) -> Step<Infallible> {
         }
     }
     unblock_signals().map_err(|errno| (SpawnStep::ResetSignals, errno))?;
+    if plan.trap_initial_exec {
+        let _ = inherited::close_ahead_of_exec(plan.socket);
+    }
     if plan.no_new_privs {
         call(Sysno::prctl, [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0])
             .map_err(|errno| (SpawnStep::SetNoNewPrivs, errno))?;
@@ -92,15 +96,18 @@ fn start(plan: &Plan) -> Step<Infallible> {
 
 /// Tries the candidates as `execvp(3)` does; returns why the program could not be executed.
 fn execute(plan: &Plan) -> i32 {
-    let mut denied = false;
+    let (mut denied, mut last) = (false, libc::ENOENT);
     for candidate in &plan.candidates {
-        match execute_one(plan, candidate) {
+        last = execute_one(plan, candidate);
+        match last {
             libc::EACCES => denied = true,
-            libc::ENOENT | libc::ENOTDIR => {}
-            errno => return errno,
+            // It is not there, or what is there can't be reached; another directory may have it.
+            libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG => {}
+            libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT => {}
+            _ => return last,
         }
     }
-    if denied { libc::EACCES } else { libc::ENOENT }
+    if denied { libc::EACCES } else { last }
 }
 
 fn execute_one(plan: &Plan, path: &CStr) -> i32 {
@@ -118,8 +125,8 @@ fn execute_one(plan: &Plan, path: &CStr) -> i32 {
 }
 
 /// Makes a call. Only kernel memory and the memory that the arguments lead to is touched.
-fn call(number: Sysno, [a, b, c]: [usize; 3]) -> Result<usize, i32> {
-    // SAFETY: every caller in this file passes pointers that are valid for the call it names.
+pub(super) fn call(number: Sysno, [a, b, c]: [usize; 3]) -> Result<usize, i32> {
+    // SAFETY: every caller, here and in `inherited`, passes pointers that are valid for the call it names.
     // prctl(2) demands zeros where it takes no argument.
     outcome(unsafe { raw::syscall5(number.id() as usize, a, b, c, 0, 0) })
 }
@@ -192,10 +199,12 @@ fn change_identity(plan: &Plan) -> Step {
     if let Some(gid) = plan.gid {
         call(Sysno::setgid, [gid as usize, 0, 0]).map_err(|errno| (SpawnStep::SetGid, errno))?;
     }
-    if plan.drop_groups {
-        call(Sysno::setgroups, [0, 0, 0]).map_err(|errno| (SpawnStep::SetGid, errno))?;
-    }
     if let Some(uid) = plan.uid {
+        match call(Sysno::setgroups, [0, 0, 0]) {
+            // As `std::process`: who has no permission to drop groups keeps them.
+            Ok(_) | Err(libc::EPERM) => {}
+            Err(errno) => return Err((SpawnStep::SetGid, errno)),
+        }
         call(Sysno::setuid, [uid as usize, 0, 0]).map_err(|errno| (SpawnStep::SetUid, errno))?;
     }
     Ok(())

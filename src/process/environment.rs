@@ -26,7 +26,9 @@ impl Environment {
     }
 
     /// The variables as they are now, with the changes.
-    pub(super) fn capture(&self) -> BTreeMap<OsString, OsString> {
+    ///
+    /// Only the changes are checked: what is odd about the supervisor's own variables is not this command's fault.
+    pub(super) fn capture(&self) -> Result<BTreeMap<OsString, OsString>> {
         let mut variables: BTreeMap<_, _> = if self.clear {
             BTreeMap::new()
         } else {
@@ -34,22 +36,22 @@ impl Environment {
         };
         for (key, change) in &self.changes {
             match change {
+                Some(_) if key.is_empty() || key.as_bytes().contains(&b'=') => {
+                    return Err(Error::InvalidCommand(
+                        "an environment variable's name is empty or contains `=`",
+                    ));
+                }
                 Some(value) => variables.insert(key.clone(), value.clone()),
                 None => variables.remove(key),
             };
         }
-        variables
+        Ok(variables)
     }
 }
 
 /// The variables as `execve(2)` takes them.
 pub(super) fn strings(variables: &BTreeMap<OsString, OsString>) -> Result<Vec<CString>> {
     let string = |(key, value): (&OsString, &OsString)| {
-        if key.is_empty() || key.as_bytes().contains(&b'=') {
-            return Err(Error::InvalidCommand(
-                "an environment variable's name is empty or contains `=`",
-            ));
-        }
         let mut entry = key.clone().into_vec();
         entry.push(b'=');
         entry.extend_from_slice(value.as_bytes());

@@ -10,6 +10,7 @@ mod command;
 mod entry;
 mod environment;
 mod handover;
+mod inherited;
 mod launcher;
 mod plan;
 mod spawn;

@@ -28,7 +28,6 @@ pub(super) struct Plan {
     pub(super) stdio: [Option<RawFd>; 3],
     pub(super) uid: Option<u32>,
     pub(super) gid: Option<u32>,
-    pub(super) drop_groups: bool,
     pub(super) process_group: Option<i32>,
     pub(super) pre_exec: Vec<PreExec>,
     /// The pid of the supervisor whose death is to be the child's.
@@ -66,13 +65,13 @@ impl Plan {
         } else {
             &[Sysno::sendmsg, Sysno::exit_group, Sysno::execve]
         };
-        let variables = command.environment.capture();
+        let variables = command.environment.capture()?;
         let forked = command.uid.is_some() || command.gid.is_some() || !command.pre_exec.is_empty();
         let out_of_memory = |errno| Error::spawn(SpawnStep::Prepare, errno);
         Ok(Box::new(Self {
+            envp: Strings::new(strings(&variables)?),
             candidates: candidates(&command.program, &variables)?,
             argv: Strings::new(arguments(command)?),
-            envp: Strings::new(strings(&variables)?),
             directory: command
                 .directory
                 .as_ref()
@@ -81,7 +80,6 @@ impl Plan {
             stdio,
             uid: command.uid,
             gid: command.gid,
-            drop_groups: command.uid.is_some() && nix::unistd::geteuid().is_root(),
             process_group: command.process_group,
             pre_exec: command.pre_exec.clone(),
             dies_with: command.kill_on_drop.then(std::process::id),

@@ -1,6 +1,9 @@
 //! What the tests share: bounds, conditions, fixtures, processes of their own.
 #![allow(dead_code)] // Each test file is a crate of its own and uses a part of it.
 
+pub(crate) mod side_by_side;
+pub(crate) mod start;
+
 use std::future::Future;
 use std::io::Write;
 use std::path::{Path, PathBuf};

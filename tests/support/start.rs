@@ -1,0 +1,155 @@
+//! What the tests of starting programs share: both ways to make a child, and what a start may leave behind.
+#![allow(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use asm_tracer::{Child, Command, Listener, Result};
+use nix::errno::Errno;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+
+use super::{until, within};
+
+/// How the library makes the child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// A clone that shares the memory.
+    Shared,
+    /// A fork.
+    Forked,
+}
+
+impl Way {
+    pub(crate) const BOTH: [Self; 2] = [Self::Shared, Self::Forked];
+
+    /// Makes the command take this way.
+    pub(crate) fn apply(self, command: &mut Command) {
+        if self == Self::Forked {
+            // SAFETY: it does nothing.
+            unsafe { command.pre_exec(|| Ok(())) };
+        }
+    }
+}
+
+/// Lets every call run until no process uses the filter any more; gives how many calls there were.
+pub(crate) async fn serve(mut listener: Listener) -> usize {
+    let mut calls = 0;
+    while let Some(call) = within("a call, or the end", listener.next()).await {
+        call.continue_syscall().unwrap();
+        calls += 1;
+    }
+    calls
+}
+
+/// Serves the calls of a child until it has ended, and gives what it wrote.
+pub(crate) async fn finish(child: Child, listener: Listener) -> Result<Output> {
+    let (output, _) = within(
+        "the program's end",
+        futures::future::join(child.wait_with_output(), serve(listener)),
+    )
+    .await;
+    output
+}
+
+/// Starts a program, lets all of its calls run, and gives what it wrote.
+pub(crate) async fn run(command: &mut Command) -> Result<Output> {
+    let (child, listener) = within("the start", command.spawn()).await?;
+    finish(child, listener).await
+}
+
+/// Writes a file that can be executed.
+///
+/// Another process holds it open for writing: a child that this process makes meanwhile would inherit the descriptor
+/// and keep the file busy (`ETXTBSY`).
+pub(crate) fn executable(directory: &Path, name: &str, contents: &[u8]) -> PathBuf {
+    let path = directory.join(name);
+    let mut shell = std::process::Command::new("/bin/sh")
+        .args(["-c", "cat > \"$1\" && chmod 755 \"$1\"", "sh"])
+        .arg(&path)
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    shell.stdin.take().unwrap().write_all(contents).unwrap();
+    assert!(shell.wait().unwrap().success());
+    path
+}
+
+/// Whether this process has a child, alive or not yet reaped.
+///
+/// It is about the whole process, so it is for a test that has one of its own.
+pub(crate) fn has_children() -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    match waitid(Id::All, flags) {
+        Ok(_) => true,
+        Err(Errno::ECHILD) => false,
+        Err(errno) => panic!("waitid: {errno}"),
+    }
+}
+
+/// What a start could leave behind, to be compared with later. For a test that has a process of its own.
+#[derive(Debug)]
+pub(crate) struct Leftovers {
+    descriptors: BTreeMap<String, String>,
+    mappings: usize,
+}
+
+impl Leftovers {
+    pub(crate) fn now() -> Self {
+        assert!(!has_children());
+        Self {
+            descriptors: descriptors(),
+            mappings: stacks(),
+        }
+    }
+
+    /// Fails if there are other descriptors, children or stacks of children than there were before.
+    pub(crate) fn assert_none(&self, after: &str) {
+        assert!(!has_children(), "a child is left after {after}");
+        assert_eq!(descriptors(), self.descriptors, "after {after}");
+        assert_eq!(stacks(), self.mappings, "the children's stacks after {after}");
+    }
+
+    /// The same for what the reaper's thread cleans up in its own time.
+    pub(crate) async fn assert_soon_none(&self, after: &str) {
+        until(&format!("nothing is left after {after}"), || {
+            !has_children() && descriptors() == self.descriptors && stacks() == self.mappings
+        })
+        .await;
+    }
+}
+
+/// The open descriptors of this process, and what they lead to.
+fn descriptors() -> BTreeMap<String, String> {
+    let mut open = BTreeMap::new();
+    for entry in std::fs::read_dir("/proc/self/fd").unwrap() {
+        let path = entry.unwrap().path();
+        // The directory itself is closed again.
+        if let Ok(target) = std::fs::read_link(&path) {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let target = target.to_string_lossy().into_owned();
+            if !target.ends_with("/fd") {
+                open.insert(name, target);
+            }
+        }
+    }
+    open
+}
+
+/// How many stacks of children there are: 64 KiB for which no memory is reserved, above a guard page.
+fn stacks() -> usize {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut regions: Vec<(u64, bool)> = Vec::new();
+    for line in maps.lines() {
+        if let Some(size) = line.strip_prefix("Size:") {
+            regions.push((size.trim_end_matches("kB").trim().parse().unwrap(), false));
+        } else if let Some(flags) = line.strip_prefix("VmFlags:") {
+            regions.last_mut().unwrap().1 = flags.split_whitespace().any(|flag| flag == "nr");
+        }
+    }
+    regions
+        .windows(2)
+        .filter(|pair| pair == &[(4, true), (64, true)])
+        .count()
+}
