@@ -24,9 +24,10 @@ const QUEUE: usize = 64;
 /// One listener as the source of its notifications. It is the only receiver on that listener (T49).
 #[derive(Debug)]
 pub(crate) struct Channel {
-    source: AsyncFd<Arc<Source>>,
-    /// The process that the listener came with, if this library started it.
+    /// The process that the listener came with, if this library started it. The first to be dropped: the child is
+    /// killed before its calls could fail for want of a listener (T23).
     guard: Option<ChildGuard>,
+    source: AsyncFd<Arc<Source>>,
     queue: VecDeque<Notification>,
     /// The `SYNC_WAKE_UP` flag as it was last set.
     synchronous: Option<bool>,
@@ -37,8 +38,8 @@ impl Channel {
     pub(crate) fn new(source: Source, guard: Option<ChildGuard>) -> Result<Self> {
         let source = register(Arc::new(source), Interest::READABLE)?;
         Ok(Self {
-            source,
             guard,
+            source,
             queue: VecDeque::with_capacity(QUEUE),
             synchronous: None,
             ended: false,
