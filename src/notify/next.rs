@@ -2,7 +2,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use futures_core::Stream;
+use futures_core::future::FusedFuture;
+use futures_core::{FusedStream, Stream};
 
 /// The future of the next notification; see [`Supervisor::next`](crate::Supervisor::next).
 #[derive(Debug)]
@@ -22,5 +23,12 @@ impl<S: Stream + Unpin + ?Sized> Future for Next<'_, S> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut *self.stream).poll_next(cx)
+    }
+}
+
+/// So that it can stand in a `futures::select!` as it is.
+impl<S: FusedStream + Unpin + ?Sized> FusedFuture for Next<'_, S> {
+    fn is_terminated(&self) -> bool {
+        self.stream.is_terminated()
     }
 }

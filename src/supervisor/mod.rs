@@ -10,9 +10,10 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use futures_core::{FusedStream, Stream};
+use tokio::task::coop;
 
 use crate::error::Result;
 use crate::notify::{Channel, ChildKey, Next, Notification, WakeControl, WakeUp};
@@ -185,14 +186,16 @@ impl Stream for Supervisor {
             while let Some(channel) = this.arrivals.pop() {
                 this.admit(channel);
             }
-            // A listener that is out of its share of the runtime's time would wake its slot again and again.
-            if !tokio::task::coop::has_budget_remaining() {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
+            // Out of its share of the runtime's time, the task is woken once the runtime has looked for events. Woken
+            // any earlier, it could go on with the calls it knows of while other children and tasks starve.
+            drop(ready!(coop::poll_proceed(cx)));
             if let Some(index) = this.turn.pop_front() {
                 if let Some(notification) = this.poll_slot(index) {
                     this.wake.received(this.children());
+                    // The calls that wait in a queue count as well.
+                    if let Poll::Ready(share) = coop::poll_proceed(cx) {
+                        share.made_progress();
+                    }
                     return Poll::Ready(Some(notification));
                 }
             } else if this.ready.rest(cx.waker()) {
