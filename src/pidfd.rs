@@ -195,3 +195,10 @@ fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
 pub(crate) fn kill(pidfd: BorrowedFd<'_>) {
     let _ = send_signal(pidfd, libc::SIGKILL);
 }
+
+/// Tells whether a thread leads its process, whose pid is its tid then. Without permission to signal it: false.
+pub(crate) fn leads_process(tid: Pid) -> bool {
+    // SAFETY: no memory is involved; signal 0 is a look whether there is such a thread in such a process.
+    let looked = unsafe { libc::syscall(libc::SYS_tgkill, tid.as_raw(), tid.as_raw(), 0) };
+    looked == 0
+}

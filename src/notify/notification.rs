@@ -9,6 +9,7 @@ use syscalls::Sysno;
 
 use super::uapi;
 use crate::error::{Error, Result};
+use crate::pidfd;
 
 /// Says which supervised tree a notification came from: the child and all of its descendants share one key.
 ///
@@ -198,7 +199,7 @@ impl Notification {
         i32::try_from(self.tid).ok().filter(|tid| *tid > 0)
     }
 
-    /// The calling *process*, looked up in `/proc`.
+    /// The calling *process*. A thread that does not lead it is looked up in `/proc`.
     ///
     /// # Errors
     ///
@@ -206,8 +207,12 @@ impl Notification {
     /// no longer waits, [`Error::Io`] if `/proc` is not there.
     pub fn pid(&self) -> Result<i32> {
         let tid = self.target()?;
+        if pidfd::leads_process(tid) {
+            self.check_pending()?;
+            return Ok(tid.as_raw());
+        }
         let status = std::fs::read_to_string(format!("/proc/{tid}/status"));
-        // The thread was frozen while its file was read only if it still is: tids are used again.
+        // What was found out is about the frozen thread only if it is frozen still: tids are used again.
         self.check_pending()?;
         let status = status.map_err(|source| Error::Io {
             operation: "reading /proc",
