@@ -24,6 +24,10 @@ fn main() {
 }
 
 fn build() -> Result<(), String> {
+    // The library's own `compile_error!` says it too, amid the errors of what it uses.
+    if variable("CARGO_CFG_TARGET_ARCH")? != "x86_64" || variable("CARGO_CFG_TARGET_OS")? != "linux" {
+        return Err("only 64-bit x86-64 Linux is supported".into());
+    }
     let mode = env::var("ASM_TRACER_NASM").unwrap_or_else(|_| "auto".into());
     let nasm = match mode.as_str() {
         "never" => return Ok(()),
@@ -34,10 +38,6 @@ fn build() -> Result<(), String> {
             ));
         }
     };
-    // For any other target, the library's own `compile_error!` says what is wrong.
-    if variable("CARGO_CFG_TARGET_ARCH")? != "x86_64" || variable("CARGO_CFG_TARGET_OS")? != "linux" {
-        return Ok(());
-    }
     match nasm {
         Ok(()) => assemble(),
         Err(why) if mode == "require" => Err(format!("ASM_TRACER_NASM=require, but {why}")),
