@@ -24,6 +24,8 @@ mod display;
 mod install;
 mod leaf;
 mod program;
+#[cfg(test)]
+mod tests;
 
 use nix::errno::Errno;
 
