@@ -92,6 +92,8 @@ impl Filter {
             for condition in &rule.conditions {
                 condition.check()?;
             }
+            // Also where an earlier rule hides it.
+            rule.action.return_value()?;
             rules.entry(number).or_default().push(rule);
         }
         let exempt: &[Sysno] = hand_over.map_or(&[], |hand_over| hand_over.calls);

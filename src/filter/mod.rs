@@ -24,6 +24,8 @@ mod display;
 mod install;
 mod leaf;
 mod program;
+#[cfg(test)]
+mod tests;
 
 use nix::errno::Errno;
 
@@ -188,8 +190,10 @@ impl Filter {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidFilter`] for a rule that can't be expressed or could never match, and
-    /// [`Error::FilterTooLarge`] for more than the 4 096 instructions that the kernel takes.
+    /// [`Error::InvalidFilter`] for a rule that can't be expressed (a number of another ABI, an argument that there
+    /// isn't, errno 0) or whose masked value lies outside of its mask, and [`Error::FilterTooLarge`] for more than the
+    /// 4 096 instructions that the kernel takes. Starting a child adds up to some forty, where the filter traps or
+    /// refuses the calls that start it.
     pub fn program(&self) -> Result<Program> {
         self.compile(None)
     }
