@@ -4,7 +4,7 @@ mod support;
 
 use std::os::unix::ffi::OsStrExt;
 
-use asm_tracer::{Child, Errno, Error, Listener, Notification, RemoteSlice};
+use asm_tracer::{Child, Error, Listener, Notification, RemoteSlice};
 use support::target::{command, on_each_runtime};
 use support::within;
 
