@@ -135,4 +135,5 @@ pub(crate) fn assert_passed(output: &Output) {
     );
 }
 
+pub(crate) mod foreign;
 pub(crate) mod target;
