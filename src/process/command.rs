@@ -199,7 +199,8 @@ impl Command {
 
     /// Adds a closure that the child runs before it installs the filter. The child is then made with `fork(2)`.
     ///
-    /// All signals are blocked and reset to their defaults while it runs.
+    /// It runs after everything else that the command asks for. Signal handlers are gone by then, and the mask is
+    /// that of the thread that spawns; the closure may change both.
     ///
     /// # Safety
     ///

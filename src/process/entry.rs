@@ -13,8 +13,8 @@ use std::mem::zeroed;
 use syscalls::Sysno;
 
 use super::handover::Report;
-use super::inherited;
 use super::plan::{Plan, pointer};
+use super::{inherited, signals};
 use crate::error::SpawnStep;
 use crate::syscall::raw;
 
@@ -40,7 +40,7 @@ pub(super) extern "C" fn enter(plan: *mut c_void) -> ! {
 type Step<T = ()> = Result<T, (SpawnStep, i32)>;
 
 fn start(plan: &Plan) -> Step<Infallible> {
-    reset_signals().map_err(|errno| (SpawnStep::ResetSignals, errno))?;
+    signals::reset().map_err(|errno| (SpawnStep::ResetSignals, errno))?;
     for (number, source) in plan.stdio.iter().enumerate() {
         if let Some(source) = *source {
             call(Sysno::dup3, [source as usize, number, 0])
@@ -55,6 +55,7 @@ fn start(plan: &Plan) -> Step<Infallible> {
     if let Some(group) = plan.process_group {
         call(Sysno::setpgid, [0, group as usize, 0]).map_err(|errno| (SpawnStep::SetProcessGroup, errno))?;
     }
+    signals::set_mask(plan.signal_mask);
     for closure in &plan.pre_exec {
         closure.run().map_err(|errno| (SpawnStep::PreExec, errno))?;
     }
@@ -69,7 +70,6 @@ fn start(plan: &Plan) -> Step<Infallible> {
             return Err((SpawnStep::SetParentDeathSignal, libc::ESRCH));
         }
     }
-    unblock_signals().map_err(|errno| (SpawnStep::ResetSignals, errno))?;
     if plan.trap_initial_exec {
         let _ = inherited::close_ahead_of_exec(plan.socket);
     }
@@ -138,61 +138,12 @@ fn exempt(plan: &Plan, number: Sysno, [a, b, c]: [usize; 3]) -> Result<usize, i3
     outcome(unsafe { raw::syscall6(number.id() as usize, a, b, c, x, y, z) })
 }
 
-fn outcome(returned: isize) -> Result<usize, i32> {
+pub(super) fn outcome(returned: isize) -> Result<usize, i32> {
     if returned < 0 {
         Err((-returned) as i32)
     } else {
         Ok(returned as usize)
     }
-}
-
-/// The kernel's `struct sigaction`.
-#[repr(C)]
-struct Disposition {
-    handler: usize,
-    flags: u64,
-    restorer: usize,
-    mask: u64,
-}
-
-const SIGNALS: usize = 64;
-const MASK_SIZE: usize = 8;
-
-/// Resets handlers, which lead into memory that the program won't have. What is ignored stays ignored, except for
-/// `SIGPIPE`, which Rust programs ignore and others don't expect to be (as `std::process` does).
-fn reset_signals() -> Result<(), i32> {
-    let default = Disposition {
-        handler: libc::SIG_DFL,
-        flags: 0,
-        restorer: 0,
-        mask: 0,
-    };
-    for signal in 1..=SIGNALS {
-        let mut present = Disposition {
-            handler: 0,
-            ..default
-        };
-        change_disposition(signal, std::ptr::null(), &raw mut present)?;
-        let ignored = present.handler == libc::SIG_IGN && signal != libc::SIGPIPE as usize;
-        if present.handler != libc::SIG_DFL && !ignored {
-            change_disposition(signal, &raw const default, std::ptr::null_mut())?;
-        }
-    }
-    Ok(())
-}
-
-fn change_disposition(signal: usize, new: *const Disposition, old: *mut Disposition) -> Result<(), i32> {
-    let number = Sysno::rt_sigaction.id() as usize;
-    // SAFETY: both pointers are null or lead to a whole disposition.
-    outcome(unsafe { raw::syscall4(number, signal, new.addr(), old.addr(), MASK_SIZE) }).map(drop)
-}
-
-fn unblock_signals() -> Result<(), i32> {
-    let none = 0_u64;
-    let number = Sysno::rt_sigprocmask.id() as usize;
-    let (how, set) = (libc::SIG_SETMASK as usize, (&raw const none).addr());
-    // SAFETY: the set is eight bytes long.
-    outcome(unsafe { raw::syscall4(number, how, set, 0, MASK_SIZE) }).map(drop)
 }
 
 fn change_identity(plan: &Plan) -> Step {
@@ -252,5 +203,3 @@ fn report(plan: &Plan, report: &Report, listener: Option<i32>) -> Result<(), i32
     )
     .map(drop)
 }
-
-const _: () = assert!(size_of::<Disposition>() == 32);

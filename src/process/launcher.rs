@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::entry::enter;
 use super::plan::Plan;
+use super::signals::Blocked;
 use super::stdio::ChildEnd;
 use crate::error::{Error, Result, SpawnStep};
 use crate::pidfd;
@@ -127,7 +128,7 @@ fn run(jobs: &Receiver<Job>) {
 
 fn clone(plan: Box<Plan>) -> Result<Started> {
     let failed = |errno| Error::spawn(SpawnStep::Clone, errno);
-    let blocked = BlockedSignals::new();
+    let blocked = Blocked::new();
     let made = match &plan.stack {
         Some(stack) => clone_sharing_memory(&plan, stack.top()),
         None => fork(&plan),
@@ -175,33 +176,4 @@ fn fork(plan: &Plan) -> Result<(i32, OwnedFd), Errno> {
             }
         },
     }
-}
-
-/// Blocks every signal of this thread, those of the C library too, which may send one to all threads at once: its
-/// handler in the child would act on memory that is ours.
-struct BlockedSignals {
-    before: u64,
-}
-
-impl BlockedSignals {
-    fn new() -> Self {
-        Self {
-            before: set_mask(u64::MAX),
-        }
-    }
-}
-
-impl Drop for BlockedSignals {
-    fn drop(&mut self) {
-        set_mask(self.before);
-    }
-}
-
-fn set_mask(mask: u64) -> u64 {
-    let mut before = 0_u64;
-    let (new, old) = ((&raw const mask).addr(), (&raw mut before).addr());
-    let number = libc::SYS_rt_sigprocmask as usize;
-    // SAFETY: both sets are eight bytes long. The mask of this thread is nobody else's business.
-    unsafe { raw::syscall4(number, libc::SIG_SETMASK as usize, new, old, size_of::<u64>()) };
-    before
 }

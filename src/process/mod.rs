@@ -13,6 +13,7 @@ mod handover;
 mod inherited;
 mod launcher;
 mod plan;
+mod signals;
 mod spawn;
 mod stack;
 mod stdio;

@@ -10,6 +10,7 @@ use syscalls::Sysno;
 use super::Command;
 use super::command::PreExec;
 use super::environment::{candidates, strings};
+use super::signals;
 use super::stack::Stack;
 use crate::error::{Error, Result, SpawnStep};
 use crate::filter::{HandOver, Program};
@@ -29,6 +30,7 @@ pub(super) struct Plan {
     pub(super) uid: Option<u32>,
     pub(super) gid: Option<u32>,
     pub(super) process_group: Option<i32>,
+    pub(super) signal_mask: u64,
     pub(super) pre_exec: Vec<PreExec>,
     /// The pid of the supervisor whose death is to be the child's.
     pub(super) dies_with: Option<u32>,
@@ -81,6 +83,7 @@ impl Plan {
             uid: command.uid,
             gid: command.gid,
             process_group: command.process_group,
+            signal_mask: signals::mask(),
             pre_exec: command.pre_exec.clone(),
             dies_with: command.kill_on_drop.then(std::process::id),
             no_new_privs: command.no_new_privs,

@@ -78,8 +78,12 @@ impl Drop for Spawner {
 }
 
 pub(super) async fn spawn(ready: &Ready, command: &mut Command) -> Result<Child> {
-    let (child, listener) = command.spawn().await?;
-    ready.arrive(listener.into_channel())?;
+    let (mut child, listener) = command.spawn().await?;
+    if let Err(gone) = ready.arrive(listener.into_channel()) {
+        // Whatever is to happen to it later: a start that fails leaves nothing behind.
+        child.start_kill()?;
+        return Err(gone);
+    }
     Ok(child)
 }
 

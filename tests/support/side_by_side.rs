@@ -1,4 +1,5 @@
 //! The same command given to `tokio::process` and to this library, both ways and with all or nothing trapped.
+#![allow(unused_macros, unused_imports)] // As `dead_code` for the whole.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::Output;

@@ -10,7 +10,7 @@ use asm_tracer::{Child, Command, Listener, Result};
 use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
-use super::{until, within};
+use super::{until, until_blocking, within};
 
 /// How the library makes the child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,10 +113,16 @@ impl Leftovers {
 
     /// The same for what the reaper's thread cleans up in its own time.
     pub(crate) async fn assert_soon_none(&self, after: &str) {
-        until(&format!("nothing is left after {after}"), || {
-            !has_children() && descriptors() == self.descriptors && stacks() == self.mappings
-        })
-        .await;
+        until(&format!("nothing is left after {after}"), || self.none()).await;
+    }
+
+    /// The same without a runtime.
+    pub(crate) fn assert_soon_none_blocking(&self, after: &str) {
+        until_blocking(&format!("nothing is left after {after}"), || self.none());
+    }
+
+    fn none(&self) -> bool {
+        !has_children() && descriptors() == self.descriptors && stacks() == self.mappings
     }
 }
 

@@ -1,0 +1,90 @@
+//! Masks and dispositions, through the stubs: usable in a child that shares our memory, and for all signals, those
+//! too that the C library keeps to itself.
+#![allow(unsafe_code)]
+
+use syscalls::Sysno;
+
+use super::entry::outcome;
+use crate::syscall::raw;
+
+/// Blocks every signal of this thread, those of the C library too, which may send one to all threads at once: its
+/// handler in the child would act on memory that is ours.
+pub(super) struct Blocked {
+    before: u64,
+}
+
+impl Blocked {
+    pub(super) fn new() -> Self {
+        Self {
+            before: set_mask(u64::MAX),
+        }
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        set_mask(self.before);
+    }
+}
+
+/// What this thread blocks.
+pub(super) fn mask() -> u64 {
+    change_mask(libc::SIG_BLOCK, 0)
+}
+
+/// Sets what this thread blocks, and gives what it did before.
+pub(super) fn set_mask(mask: u64) -> u64 {
+    change_mask(libc::SIG_SETMASK, mask)
+}
+
+fn change_mask(how: i32, mask: u64) -> u64 {
+    let mut before = 0_u64;
+    let (new, old) = ((&raw const mask).addr(), (&raw mut before).addr());
+    let number = Sysno::rt_sigprocmask.id() as usize;
+    // SAFETY: both sets are eight bytes long. The mask of this thread is nobody else's business. It can't fail.
+    unsafe { raw::syscall4(number, how as usize, new, old, MASK_SIZE) };
+    before
+}
+
+/// The kernel's `struct sigaction`.
+#[repr(C)]
+struct Disposition {
+    handler: usize,
+    flags: u64,
+    restorer: usize,
+    mask: u64,
+}
+
+const SIGNALS: usize = 64;
+const MASK_SIZE: usize = 8;
+
+/// Resets handlers, which lead into memory that the program won't have. What is ignored stays ignored, except for
+/// `SIGPIPE`, which Rust programs ignore and others don't expect to be (as `std::process` does).
+pub(super) fn reset() -> Result<(), i32> {
+    let default = Disposition {
+        handler: libc::SIG_DFL,
+        flags: 0,
+        restorer: 0,
+        mask: 0,
+    };
+    for signal in 1..=SIGNALS {
+        let mut present = Disposition {
+            handler: 0,
+            ..default
+        };
+        change_disposition(signal, std::ptr::null(), &raw mut present)?;
+        let ignored = present.handler == libc::SIG_IGN && signal != libc::SIGPIPE as usize;
+        if present.handler != libc::SIG_DFL && !ignored {
+            change_disposition(signal, &raw const default, std::ptr::null_mut())?;
+        }
+    }
+    Ok(())
+}
+
+fn change_disposition(signal: usize, new: *const Disposition, old: *mut Disposition) -> Result<(), i32> {
+    let number = Sysno::rt_sigaction.id() as usize;
+    // SAFETY: both pointers are null or lead to a whole disposition.
+    outcome(unsafe { raw::syscall4(number, signal, new.addr(), old.addr(), MASK_SIZE) }).map(drop)
+}
+
+const _: () = assert!(size_of::<Disposition>() == 32);
