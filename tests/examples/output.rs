@@ -5,8 +5,10 @@ use std::io::pipe;
 use std::process::Stdio;
 
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::lines::{calls, parse};
+use crate::support::{until, within};
 use crate::{example, file, finish, text, trace};
 
 #[tokio::test]
@@ -121,9 +123,7 @@ async fn a_reader_that_leaves_does_not_stop_the_program() {
         .stdout(Stdio::piped())
         .stdin(Stdio::null());
     let child = output.spawn().unwrap();
-    let output = crate::support::within("trace", child.wait_with_output())
-        .await
-        .unwrap();
+    let output = within("trace", child.wait_with_output()).await.unwrap();
     assert_eq!(
         (output.status.code(), text(&output.stdout)),
         (Some(125), "1\n2\n3\n")
@@ -171,7 +171,7 @@ async fn no_line_is_lost_where_the_standard_error_does_not_block() {
     drop(command);
     let id = child.id().unwrap();
     // It fills the pipe and then waits for its reader.
-    crate::support::until("trace waits in poll", || {
+    until("trace waits in poll", || {
         std::fs::read_to_string(format!("/proc/{id}/syscall")).is_ok_and(|call| call.starts_with("7 "))
     })
     .await;
@@ -179,13 +179,8 @@ async fn no_line_is_lost_where_the_standard_error_does_not_block() {
         let mut lines = String::new();
         std::io::Read::read_to_string(&mut reader, &mut lines).map(|_| lines)
     });
-    let lines = parse(&crate::support::within("the lines", lines).await.unwrap().unwrap());
-    assert!(
-        crate::support::within("trace", child.wait())
-            .await
-            .unwrap()
-            .success()
-    );
+    let lines = parse(&within("the lines", lines).await.unwrap().unwrap());
+    assert!(within("trace", child.wait()).await.unwrap().success());
     assert!(
         lines
             .iter()
@@ -194,4 +189,25 @@ async fn no_line_is_lost_where_the_standard_error_does_not_block() {
             .count()
             == 10
     );
+}
+
+#[tokio::test]
+async fn the_lines_can_be_seen_while_the_program_waits() {
+    let mut command = trace(["cat"]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    loop {
+        let line = within("the line of the call that waits", lines.next_line()).await;
+        if line.unwrap().expect("trace ended").contains("] read(0, ") {
+            break;
+        }
+    }
+    // The end of its input ends it.
+    let output = within("trace", child.wait_with_output()).await.unwrap();
+    assert_eq!(output.status.code(), Some(0));
 }

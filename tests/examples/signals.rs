@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::Stdio;
 
@@ -41,15 +41,15 @@ int main(void) {
 }
 "#;
 
+fn quiet_trace() -> Command {
+    trace(["-o", "/dev/null"])
+}
+
 type Output = Lines<tokio::io::BufReader<ChildStdout>>;
 
 /// Starts a command that prints its pid first.
 async fn start(command: &mut Command) -> (Child, Output, u32) {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut output = tokio::io::BufReader::new(child.stdout.take().unwrap()).lines();
     let pid = line(&mut output).await.parse().unwrap();
     (child, output, pid)
@@ -70,7 +70,7 @@ fn send(child: &Child, signal: Signal) {
 async fn a_signal_that_is_sent_to_trace_goes_to_the_program() {
     let program = c_program("counter", COUNTER);
     for last in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
-        let (mut child, mut output, _) = start(&mut trace([&program])).await;
+        let (mut child, mut output, _) = start(quiet_trace().arg(&program)).await;
         send(&child, Signal::SIGINT);
         assert_eq!(line(&mut output).await, "interrupted");
         send(&child, last);
@@ -82,8 +82,10 @@ async fn a_signal_that_is_sent_to_trace_goes_to_the_program() {
 #[tokio::test]
 async fn the_program_gets_the_terminals_interrupt_once_and_trace_stays() {
     let (mut master, terminal) = terminal();
-    let mut command = trace([c_program("counter", COUNTER)]);
-    command.stdin(Stdio::from(terminal));
+    let mut command = trace(["-e", "rt_sigtimedwait,write"]);
+    command
+        .arg(c_program("counter", COUNTER))
+        .stdin(Stdio::from(terminal));
     // SAFETY: both calls are async-signal-safe and touch no memory.
     unsafe {
         command.pre_exec(|| {
@@ -92,11 +94,24 @@ async fn the_program_gets_the_terminals_interrupt_once_and_trace_stays() {
             Ok(())
         });
     }
-    let (mut child, mut output, _) = start(&mut command).await;
+    command.stderr(Stdio::piped());
+    let (mut child, mut output, pid) = start(&mut command).await;
     drop(command);
+    let mut calls = tokio::io::BufReader::new(child.stderr.take().unwrap()).lines();
+    while !within("a call", calls.next_line())
+        .await
+        .unwrap()
+        .unwrap()
+        .contains("] rt_sigtimedwait(")
+    {}
+
+    // While trace is stopped, the program takes its own signal, so that another one would count as well.
+    send(&child, Signal::SIGSTOP);
+    until("trace is stopped", || state(child.id().unwrap()) == Some('T')).await;
     master.write_all(b"\x03").unwrap();
+    until("the program wants to write", || is_in_call(pid, 1)).await;
+    send(&child, Signal::SIGCONT);
     assert_eq!(line(&mut output).await, "interrupted");
-    // Were it passed on as well, it would come before this one.
     send(&child, Signal::SIGTERM);
     let status = within("the exit", child.wait()).await.unwrap();
     assert_eq!(status.code(), Some(10 * libc::SIGTERM + 1));
@@ -127,7 +142,7 @@ fn terminal() -> (File, OwnedFd) {
 // T29
 #[tokio::test]
 async fn the_program_does_not_survive_trace() {
-    let (mut child, _output, pid) = start(&mut trace([c_program("counter", COUNTER)])).await;
+    let (mut child, _output, pid) = start(quiet_trace().arg(c_program("counter", COUNTER))).await;
     assert_eq!(proc_status(pid, "PPid"), child.id().map(|id| id.to_string()));
     within("the kill", child.kill()).await.unwrap();
     until("the program is dead", || matches!(state(pid), None | Some('Z'))).await;
@@ -137,12 +152,13 @@ async fn the_program_does_not_survive_trace() {
 async fn trace_stays_for_what_the_program_leaves_behind_until_it_is_told_to_go() {
     for told in [false, true] {
         let script = "exec 3<&0; echo $$; cat <&3 >/dev/null & echo $!; exit 4";
-        let mut command = trace(["sh", "-c", script]);
+        let mut command = quiet_trace();
+        command.args(["sh", "-c", script]);
         let (mut child, mut output, shell) = start(command.stdin(Stdio::piped())).await;
         let cat = line(&mut output).await.parse().unwrap();
         until("the shell has ended", || state(shell).is_none()).await;
         until("cat waits for its input", || {
-            proc_status(cat, "Name").as_deref() == Some("cat") && reads(cat)
+            proc_status(cat, "Name").as_deref() == Some("cat") && is_in_call(cat, 0)
         })
         .await;
         assert!(child.try_wait().unwrap().is_none(), "trace left");
@@ -159,11 +175,8 @@ async fn trace_stays_for_what_the_program_leaves_behind_until_it_is_told_to_go()
     }
 }
 
-/// Tells whether a process is in `read`, which is call 0.
-fn reads(pid: u32) -> bool {
-    let Ok(file) = File::open(format!("/proc/{pid}/syscall")) else {
-        return false;
-    };
-    let mut call = String::new();
-    BufReader::new(file).read_line(&mut call).is_ok() && call.starts_with("0 ")
+/// Tells whether a process waits in the call of this number.
+fn is_in_call(pid: u32, number: u32) -> bool {
+    let call = std::fs::read_to_string(format!("/proc/{pid}/syscall"));
+    call.is_ok_and(|call| call.starts_with(&format!("{number} ")))
 }
