@@ -25,7 +25,8 @@ fn main() {
 
 fn build() -> Result<(), String> {
     // The library's own `compile_error!` says it too, amid the errors of what it uses.
-    if variable("CARGO_CFG_TARGET_ARCH")? != "x86_64" || variable("CARGO_CFG_TARGET_OS")? != "linux" {
+    let target = ["ARCH", "OS", "POINTER_WIDTH"].map(|name| variable(&format!("CARGO_CFG_TARGET_{name}")));
+    if target != ["x86_64", "linux", "64"].map(|value| Ok(value.into())) {
         return Err("only 64-bit x86-64 Linux is supported".into());
     }
     let mode = env::var("ASM_TRACER_NASM").unwrap_or_else(|_| "auto".into());

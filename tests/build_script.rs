@@ -45,6 +45,7 @@ fn run(mode: &str, nasm: Option<&str>, variables: &[(&str, &str)]) -> Output {
         .env("CARGO_MANIFEST_DIR", env!("CARGO_MANIFEST_DIR"))
         .env("CARGO_CFG_TARGET_ARCH", "x86_64")
         .env("CARGO_CFG_TARGET_OS", "linux")
+        .env("CARGO_CFG_TARGET_POINTER_WIDTH", "64")
         .env("ASM_TRACER_NASM", mode)
         .envs(variables.iter().copied());
     script.output().unwrap()
