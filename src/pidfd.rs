@@ -69,12 +69,7 @@ impl Process {
         if status.is_some() {
             return Err(Error::Gone);
         }
-        memory::read(self.pid, address, buffer).map_err(|errno| match errno {
-            Errno::EFAULT => Error::Fault { address },
-            Errno::EPERM => Error::NoAccess,
-            Errno::ESRCH => Error::Gone,
-            errno => Error::os("reading the child's memory", errno),
-        })
+        memory::read(self.pid, address, buffer).map_err(|errno| memory::error(errno, address))
     }
 }
 
