@@ -39,8 +39,8 @@ pub struct KernelSupport {
     pub pidfd: bool,
     /// Answers and notifications can hand over the CPU ([`WakeUp`](crate::WakeUp)). Since Linux 6.6.
     pub sync_wake_up: bool,
-    /// Only fatal signals interrupt a received call
-    /// ([`Command::wait_killable`](crate::Command::wait_killable)). Since Linux 5.19.
+    /// Only fatal signals interrupt a received call. Since Linux 5.19; see
+    /// [`Command::wait_killable`](crate::Command::wait_killable) for what other signals do without it.
     pub wait_killable: bool,
     /// The memory of other processes can be accessed in one system call that honours their page protection. Since
     /// Linux 3.2, but containers may forbid it: then looking into a target gives [`Error::NoAccess`] or
