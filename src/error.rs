@@ -45,8 +45,10 @@ pub enum Error {
          leave `no_new_privs` on, or give the supervisor CAP_SYS_ADMIN"
     )]
     FilterDenied,
-    /// The running kernel lacks a feature that can't be done without.
-    #[error("the kernel does not offer {feature}, which came with Linux {since}")]
+    /// The running kernel lacks a feature that can't be done without, or a container forbids it.
+    #[error(
+        "the kernel does not offer {feature}, which came with Linux {since} and which containers may forbid"
+    )]
     Unsupported {
         /// What is missing.
         feature: &'static str,
@@ -97,9 +99,10 @@ pub enum Error {
         /// The address in the target.
         address: u64,
     },
-    /// The kernel does not let this process access the target's memory (`EPERM`).
+    /// The kernel, or a container's filter, does not let this process access the target's memory (`EPERM`).
     #[error(
-        "no permission to access the target's memory; it needs the same uid and a dumpable target, or CAP_SYS_PTRACE"
+        "no permission to access the target's memory; it needs the same uid and a dumpable target, or CAP_SYS_PTRACE, \
+         and a container that permits process_vm_readv(2)"
     )]
     NoAccess,
     /// The string in the target does not end within the limit.

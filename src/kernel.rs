@@ -12,13 +12,14 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
 use crate::error::{Error, Result};
-use crate::memory;
 use crate::notify::uapi;
+use crate::{memory, pidfd};
 
 /// What the running kernel offers to supervisors, tried out once per process.
 ///
-/// Whatever is missing here is done without, silently: the answers mean the same. What can't be done without
-/// ([`listener`](Self::listener)) is an [`Error::Unsupported`] at the first spawn.
+/// Without [`listener`](Self::listener) and [`pidfd`](Self::pidfd), spawning is an [`Error::Unsupported`]; without
+/// [`process_memory`](Self::process_memory), calls are served but can't be looked into. The others are done without,
+/// silently: the answers mean the same.
 ///
 /// # Examples
 ///
@@ -34,12 +35,17 @@ pub struct KernelSupport {
     ///
     /// Also true where another listener supervises this very process, so that it could not be tried.
     pub listener: bool,
+    /// Children can be signalled and waited for by a descriptor. Since Linux 5.4, but containers may forbid it.
+    pub pidfd: bool,
     /// Answers and notifications can hand over the CPU ([`WakeUp`](crate::WakeUp)). Since Linux 6.6.
     pub sync_wake_up: bool,
-    /// Only fatal signals interrupt a received call
-    /// ([`Command::wait_killable`](crate::Command::wait_killable)). Since Linux 5.19.
+    /// Only fatal signals interrupt a received call. Since Linux 5.19; see
+    /// [`Command::wait_killable`](crate::Command::wait_killable) for what other signals do without it.
     pub wait_killable: bool,
-    /// The memory of other processes can be read in one system call. Since Linux 3.2, but containers forbid it.
+    /// The memory of other processes can be accessed in one system call that honours their page protection. Since
+    /// Linux 3.2, but containers may forbid it: then looking into a target gives [`Error::NoAccess`] or
+    /// [`Error::Unsupported`]. `/proc/PID/mem` would be no substitute, since it reads and writes what the target
+    /// itself can't.
     pub process_memory: bool,
 }
 
@@ -50,21 +56,25 @@ impl KernelSupport {
         SUPPORT.get_or_init(Self::probe)
     }
 
-    /// Refuses a kernel that lacks what everything rests on.
-    pub(crate) fn require(&self) -> Result<()> {
-        if self.listener {
-            return Ok(());
-        }
-        Err(Error::Unsupported {
-            feature: "a seccomp listener with an end-of-filter event",
-            since: "5.9",
-        })
+    /// Refuses a kernel that lacks what all supervision rests on.
+    pub(crate) fn require_listener(&self) -> Result<()> {
+        require(
+            self.listener,
+            "a seccomp listener with an end-of-filter event",
+            "5.9",
+        )
+    }
+
+    /// Refuses one that can't see a child to its end.
+    pub(crate) fn require_pidfd(&self) -> Result<()> {
+        require(self.pidfd, "signalling and waiting by pidfd", "5.4")
     }
 
     fn probe() -> Self {
         let (listener, sync_wake_up) = probe_listener();
         Self {
             listener,
+            pidfd: pidfd::is_supported(),
             sync_wake_up,
             wait_killable: has_filter_flags(
                 libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
@@ -81,6 +91,7 @@ impl fmt::Display for KernelSupport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let features = [
             ("listener", self.listener),
+            ("pidfd", self.pidfd),
             ("sync wake-up", self.sync_wake_up),
             ("wait killable", self.wait_killable),
             ("process memory", self.process_memory),
@@ -90,6 +101,13 @@ impl fmt::Display for KernelSupport {
             write!(f, "{separator}{name}: {}", if present { "yes" } else { "no" })?;
         }
         Ok(())
+    }
+}
+
+fn require(present: bool, feature: &'static str, since: &'static str) -> Result<()> {
+    match present {
+        true => Ok(()),
+        false => Err(Error::Unsupported { feature, since }),
     }
 }
 

@@ -9,6 +9,8 @@ use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 
+use crate::error::Error;
+
 /// Reads up to `buffer.len()` bytes, fewer where the memory ends.
 pub(crate) fn read(pid: Pid, address: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
     let remote = RemoteIoVec {
@@ -32,6 +34,20 @@ pub(crate) fn write(pid: Pid, address: u64, bytes: &[u8]) -> Result<usize, Errno
         process_vm_writev(pid, &[IoSlice::new(bytes)], &[remote]),
         bytes.len(),
     )
+}
+
+/// What it means that memory at `address` was not accessed.
+pub(crate) fn error(errno: Errno, address: u64) -> Error {
+    match errno {
+        Errno::EFAULT => Error::Fault { address },
+        Errno::EPERM => Error::NoAccess,
+        Errno::ESRCH => Error::Gone,
+        Errno::ENOSYS => Error::Unsupported {
+            feature: "access to other processes' memory (`process_vm_readv` and `process_vm_writev`)",
+            since: "3.2",
+        },
+        errno => Error::os("accessing the target's memory", errno),
+    }
 }
 
 /// Nothing transferred is a fault, so that a loop over the rest ends.

@@ -69,12 +69,7 @@ impl Process {
         if status.is_some() {
             return Err(Error::Gone);
         }
-        memory::read(self.pid, address, buffer).map_err(|errno| match errno {
-            Errno::EFAULT => Error::Fault { address },
-            Errno::EPERM => Error::NoAccess,
-            Errno::ESRCH => Error::Gone,
-            errno => Error::os("reading the child's memory", errno),
-        })
+        memory::read(self.pid, address, buffer).map_err(|errno| memory::error(errno, address))
     }
 }
 
@@ -174,6 +169,18 @@ pub(crate) fn reap(pidfd: BorrowedFd<'_>, options: i32) -> Result<Option<ExitSta
         _ => status,
     };
     Ok((pid != 0).then(|| ExitStatus::from_raw(raw)))
+}
+
+/// Tells whether a process can be signalled and waited for by a pidfd: tried on this one, which is no child of itself.
+pub(crate) fn is_supported() -> bool {
+    match open(Pid::this()) {
+        Ok(pidfd) => {
+            send_signal(pidfd.as_fd(), 0).is_ok()
+                && matches!(reap(pidfd.as_fd(), libc::WNOHANG), Err(Error::Reaped))
+        }
+        // Too little of something; the first child will tell, with its reason.
+        Err(errno) => matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM),
+    }
 }
 
 /// Opens a pidfd for a process.

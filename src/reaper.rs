@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::error::Error;
 use crate::pidfd;
 
 /// Something that ends when its descriptor says so.
@@ -141,8 +142,28 @@ fn happened(fd: &PollFd<'_>) -> bool {
 
 fn ended(orphan: &Orphan) -> bool {
     if orphan.reap {
-        return !matches!(pidfd::reap(orphan.fd.as_fd(), nix::libc::WNOHANG), Ok(None));
+        match pidfd::reap(orphan.fd.as_fd(), nix::libc::WNOHANG) {
+            Ok(None) => return false,
+            Ok(Some(_)) | Err(Error::Reaped) => return true,
+            // It can't be reaped, by a filter of ours for example. It may still run, and use what is kept for it.
+            Err(_) => {}
+        }
     }
     let mut fds = [PollFd::new(orphan.fd.as_fd(), orphan.events)];
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_kept_for_a_child_that_can_not_be_reaped_until_it_exits() {
+        // A pipe stands for a pidfd that the kernel refuses to wait for.
+        let (fd, exit) = nix::unistd::pipe().unwrap();
+        let orphan = Orphan::process_with(Arc::new(fd), Box::new("the stack of the child"));
+        assert!(!ended(&orphan));
+        nix::unistd::write(&exit, b"!").unwrap();
+        assert!(ended(&orphan));
+    }
 }

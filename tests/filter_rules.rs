@@ -19,7 +19,7 @@ fn a_filter_prints_one_rule_a_line() {
             Action::Kill,
         )
         .errno(Sysno::io_uring_setup, Errno::ENOSYS)
-        .allow(vec![-1, 400])
+        .allow([-1, 400].as_slice())
         .log(Sysno::read)
         .otherwise(Action::Errno(Errno::EPERM))
         .foreign_abi(Action::Trap);

@@ -36,8 +36,10 @@ const IOV_MAX: usize = 1024;
 /// notification can be moved.
 ///
 /// They need the right to trace the target: the same uid and a dumpable target (which executing a set-uid program
-/// ends), or `CAP_SYS_PTRACE`; a Yama or LSM policy may demand more. Otherwise they give [`Error::NoAccess`] while
-/// the call stays answerable. Never take that for a reason to let the call through.
+/// ends), or `CAP_SYS_PTRACE`; a Yama or LSM policy or a container may demand more. Otherwise they give
+/// [`Error::NoAccess`], or [`Error::Unsupported`] without
+/// [`KernelSupport::process_memory`](crate::KernelSupport::process_memory), while the call stays answerable. Never
+/// take that for a reason to let the call through.
 impl Notification {
     /// Reads memory at `address` into `buffer`, and returns how many bytes there were.
     ///
@@ -173,11 +175,6 @@ impl Notification {
     /// The outcome of an access, now that it is known whether it met the frozen target.
     fn validated(&self, address: u64, outcome: Result<usize, Errno>) -> Result<usize> {
         self.check_pending()?;
-        outcome.map_err(|errno| match errno {
-            Errno::EFAULT => Error::Fault { address },
-            Errno::EPERM => Error::NoAccess,
-            Errno::ESRCH => Error::Gone,
-            errno => Error::os("accessing the target's memory", errno),
-        })
+        outcome.map_err(|errno| memory::error(errno, address))
     }
 }

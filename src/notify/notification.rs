@@ -71,7 +71,7 @@ mod holds_fd {
 pub enum Arch {
     /// A 64-bit call; the only one whose number [`Sysno`] names.
     X86_64,
-    /// A 32-bit call (`int 0x80` or a 32-bit program): other numbers, 32-bit arguments.
+    /// A 32-bit call (`int 0x80` or a 32-bit program): other numbers, and arguments of 32 bits.
     I386,
     /// A 64-bit call with 32-bit pointers, marked by bit 30 of the number.
     X32,
@@ -95,12 +95,15 @@ impl Arch {
 pub struct TrappedSyscall {
     /// The number. A hostile target may use any value that fits an `i32`.
     pub nr: i64,
-    /// The six argument registers as they are; C's `int` arguments may have anything in their upper half.
+    /// The six argument registers as they are; C's `int` arguments may have anything in their upper half. Of an
+    /// [`Arch::I386`] call they are the lower halves, since that is what the kernel takes.
     pub args: [i64; 6],
 }
 
 impl TrappedSyscall {
     /// The call's name, or `None` if x86-64 Linux has no call of that number.
+    ///
+    /// The number alone does not say through which ABI the call came; [`Notification::sysno`] knows.
     pub fn sysno(&self) -> Option<Sysno> {
         usize::try_from(self.nr).ok().and_then(Sysno::new)
     }
@@ -139,6 +142,12 @@ pub struct Notification {
 
 impl Notification {
     pub(super) fn new(source: Arc<Source>, request: &uapi::Request) -> Self {
+        // A 64-bit program may put anything into the upper halves before an `int 0x80`, and the kernel reports them;
+        // but it runs the call with the lower ones (T32).
+        let taken = match request.data.arch {
+            uapi::AUDIT_ARCH_I386 => u64::from(u32::MAX),
+            _ => u64::MAX,
+        };
         Self {
             source,
             id: request.id,
@@ -147,7 +156,7 @@ impl Notification {
             instruction_pointer: request.data.instruction_pointer,
             call: TrappedSyscall {
                 nr: request.data.nr.into(),
-                args: request.data.args.map(|register| register as i64),
+                args: request.data.args.map(|register| (register & taken) as i64),
             },
             answered: false,
         }

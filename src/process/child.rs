@@ -176,7 +176,7 @@ impl Child {
     /// # Errors
     ///
     /// [`Error::Gone`] if the program has ended, [`Error::Fault`] if not one byte is readable,
-    /// [`Error::NoAccess`] without permission.
+    /// [`Error::NoAccess`] without permission, [`Error::Unsupported`] where the kernel can't.
     pub fn read_memory(&self, address: u64, buffer: &mut [u8]) -> Result<usize> {
         self.guard.process.get_ref().read_memory(address, buffer)
     }
