@@ -5,7 +5,7 @@
 
 use std::any::Any;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -58,79 +58,108 @@ impl Orphan {
 struct Reaper {
     pid: u32,
     arrivals: Vec<Orphan>,
-    /// The bell of the running thread.
+    running: bool,
+    /// Wakes the running thread. There may be no descriptor for one; the thread looks around now and then instead.
     bell: Option<Arc<EventFd>>,
 }
 
 static REAPER: Mutex<Reaper> = Mutex::new(Reaper {
     pid: 0,
     arrivals: Vec::new(),
+    running: false,
     bell: None,
 });
 
-fn lock() -> std::sync::MutexGuard<'static, Reaper> {
-    REAPER.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock() -> MutexGuard<'static, Reaper> {
+    let mut reaper = REAPER.lock().unwrap_or_else(PoisonError::into_inner);
+    if reaper.pid != std::process::id() {
+        // After a fork. What the parent waits for is not ours; its memory is leaked, not freed under its users.
+        std::mem::forget(std::mem::take(&mut reaper.arrivals));
+        reaper.running = false;
+        reaper.bell = None;
+        reaper.pid = std::process::id();
+    }
+    reaper
 }
 
 /// Sees the orphan to its end.
 pub(crate) fn adopt(orphan: Orphan) {
     let mut reaper = lock();
-    if reaper.pid != std::process::id() {
-        // After a fork. What the parent waits for is not ours; its memory is leaked, not freed under its users.
-        std::mem::forget(std::mem::take(&mut reaper.arrivals));
-        reaper.bell = None;
-        reaper.pid = std::process::id();
-    }
     reaper.arrivals.push(orphan);
     match &reaper.bell {
         Some(bell) => drop(bell.write(1)),
-        None => reaper.bell = start(),
+        None => reaper.start(),
     }
 }
 
-/// Starts the thread. If that fails, the next orphan's arrival tries again.
-fn start() -> Option<Arc<EventFd>> {
-    let bell = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC).ok()?);
-    let own = Arc::clone(&bell);
-    let thread = std::thread::Builder::new()
-        .name("asm_tracer-reap".into())
-        .stack_size(64 * 1024);
-    thread.spawn(move || run(&own)).ok().map(|_| bell)
+/// Tries again to start the thread if it could not be started when it was needed.
+pub(crate) fn retry() {
+    let mut reaper = lock();
+    if !reaper.arrivals.is_empty() {
+        reaper.start();
+    }
 }
 
-fn run(bell: &EventFd) {
-    let mut orphans = Vec::new();
-    loop {
-        {
-            let mut reaper = lock();
-            orphans.append(&mut reaper.arrivals);
-            if orphans.is_empty() {
-                reaper.bell = None;
-                return;
-            }
+impl Reaper {
+    fn start(&mut self) {
+        if !self.running {
+            let thread = std::thread::Builder::new()
+                .name("asm_tracer-reap".into())
+                .stack_size(64 * 1024);
+            self.running = thread.spawn(run).is_ok();
         }
-        wait(bell, &mut orphans);
     }
 }
+
+fn run() {
+    let mut orphans = Vec::new();
+    while let Some(bell) = gather(&mut orphans) {
+        wait(bell.as_deref(), &mut orphans);
+    }
+}
+
+/// Adds what has arrived, and gives the bell, if there is one. `None` if there is nothing left to do.
+fn gather(orphans: &mut Vec<Orphan>) -> Option<Option<Arc<EventFd>>> {
+    let mut reaper = lock();
+    orphans.append(&mut reaper.arrivals);
+    if orphans.is_empty() {
+        reaper.running = false;
+        reaper.bell = None;
+        return None;
+    }
+    if reaper.bell.is_none() {
+        reaper.bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).ok().map(Arc::new);
+    }
+    Some(reaper.bell.clone())
+}
+
+/// After how many milliseconds the thread looks around when it can't be told.
+const LOOK: u8 = 50;
 
 /// Waits until something happened, and ends the orphans to which it did.
-fn wait(bell: &EventFd, orphans: &mut Vec<Orphan>) {
+fn wait(bell: Option<&EventFd>, orphans: &mut Vec<Orphan>) {
     let interest = orphans
         .iter()
         .map(|orphan| PollFd::new(orphan.fd.as_fd(), orphan.events));
-    let mut fds: Vec<_> = std::iter::once(PollFd::new(bell.as_fd(), PollFlags::POLLIN))
-        .chain(interest)
-        .collect();
-    match poll(&mut fds, PollTimeout::NONE) {
+    let mut fds: Vec<_> = interest.collect();
+    fds.extend(bell.map(|bell| PollFd::new(bell.as_fd(), PollFlags::POLLIN)));
+    let timeout = if bell.is_some() {
+        PollTimeout::NONE
+    } else {
+        LOOK.into()
+    };
+    match poll(&mut fds, timeout) {
         Ok(_) => {}
         Err(Errno::EINTR) => return,
         // Too many for the limits of the call: look at all of them whenever something happens to the first ones.
         Err(_) => {
             fds.truncate(16);
-            let _ = poll(&mut fds, 100_u16);
+            let _ = poll(&mut fds, LOOK);
         }
     }
-    if happened(&fds[0]) {
+    if let (Some(bell), Some(last)) = (bell, fds.get(orphans.len()))
+        && happened(last)
+    {
         let _ = bell.read();
     }
     orphans.retain(|orphan| !ended(orphan));

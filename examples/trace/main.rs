@@ -59,8 +59,6 @@ async fn main() -> ExitCode {
 /// Serves the program and all that it starts until the last of them has ended.
 async fn trace(options: &Options) -> Result<u8, Failure> {
     let mut report = Report::new(options)?;
-    let mut signals =
-        signals::take().map_err(|error| failure(format!("taking over the signals: {error}")))?;
     let mut supervisor = Supervisor::new();
     let mut command = Command::new(&options.program);
     command.args(&options.arguments).filter(options.filter());
@@ -68,6 +66,9 @@ async fn trace(options: &Options) -> Result<u8, Failure> {
         .spawn(&mut command)
         .await
         .map_err(|error| not_started(&options.program, &error))?;
+    // Not before, because the program has inherited what is blocked.
+    let mut signals =
+        signals::take().map_err(|error| failure(format!("taking over the signals: {error}")))?;
     loop {
         tokio::select! {
             biased;

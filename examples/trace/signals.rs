@@ -13,8 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 const PASSED_ON: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
 
-/// Takes over the signals; to be called while there are no other threads. It leaves the dispositions alone, which the
-/// program inherits.
+/// Takes over the signals; to be called while no other thread would take them. It leaves the dispositions alone.
 pub(crate) fn take() -> io::Result<UnboundedReceiver<Signal>> {
     let signals = SigSet::from_iter(PASSED_ON);
     signals.thread_block()?;

@@ -64,6 +64,7 @@ static LAUNCHER: Mutex<Option<Launcher>> = Mutex::new(None);
 
 /// Has the child cloned. `child_ends` are closed in this process afterwards.
 pub(super) async fn launch(plan: Box<Plan>, child_ends: Vec<ChildEnd>) -> Result<Started> {
+    reaper::retry();
     let (reply, started) = oneshot::channel();
     submit(Job {
         plan,

@@ -18,7 +18,7 @@ use super::stdio::{ChildEnd, Stream, raised};
 use super::{Child, Command};
 use crate::error::{Error, Result, SpawnStep};
 use crate::notify::{Channel, Listener, Source};
-use crate::pidfd::{ChildGuard, Process, register};
+use crate::pidfd::{self, ChildGuard, Process, register};
 use crate::reaper::{self, Orphan};
 
 pub(super) async fn spawn(command: &mut Command) -> Result<(Child, Listener)> {
@@ -82,10 +82,17 @@ impl Prepared {
             Process::new(started.pid, Arc::clone(&started.pidfd)),
             Interest::READABLE,
         )?;
-        let listener = match self.word(&process).await? {
-            Word::Listener(listener) => listener,
+        let listener = match self.word(&process).await {
+            Ok(Word::Listener(listener)) => listener,
             other => return Err(self.failure(other, started, &process).await),
         };
+        let process = Arc::new(process);
+        let guard = || ChildGuard {
+            process: Arc::clone(&process),
+            kill_on_drop: command.kill_on_drop,
+        };
+        // Before the program runs: a failure still ends the child, whatever is to happen to it later.
+        let channel = Channel::new(Source::new(listener), Some(guard()))?;
         let socket = Arc::clone(self.socket.get_ref());
         let exec_report = if command.trap_initial_exec {
             // The plan is in use until the exec, which waits for its answer.
@@ -94,21 +101,14 @@ impl Prepared {
             }
             Some(socket)
         } else {
-            match self.word(&process).await? {
+            match self.word(&process).await {
                 // A child that was killed before its exec looks the same from here, and is found by `wait`.
-                Word::End => drop(started.into_plan()),
+                Ok(Word::End) => drop(started.into_plan()),
                 other => return Err(self.failure(other, started, &process).await),
             }
             None
         };
-        let process = Arc::new(process);
-        let guard = || ChildGuard {
-            process: Arc::clone(&process),
-            kill_on_drop: command.kill_on_drop,
-        };
-        let (child_guard, listener_guard) = (guard(), guard());
-        let channel = Channel::new(Source::new(listener), Some(listener_guard))?;
-        let mut child = Child::new(child_guard, channel.key(), exec_report);
+        let mut child = Child::new(guard(), channel.key(), exec_report);
         (child.stdin, child.stdout, child.stderr) = (self.stdin, self.stdout, self.stderr);
         Ok((child, Listener::new(channel)))
     }
@@ -139,7 +139,11 @@ impl Prepared {
     }
 
     /// Why there is no program, once the child is dead.
-    async fn failure(&self, word: Word, started: Started, process: &AsyncFd<Process>) -> Error {
+    async fn failure(&self, word: Result<Word>, started: Started, process: &AsyncFd<Process>) -> Error {
+        if word.is_err() {
+            // It has more to do, as far as it knows.
+            pidfd::kill(started.pidfd.as_fd());
+        }
         let status = loop {
             match process.get_ref().try_reap() {
                 Ok(Some(status)) => break Ok(status),
@@ -162,7 +166,8 @@ impl Prepared {
             drop(started.into_plan());
         }
         match (word, status) {
-            (Word::Failed(step, errno), _) => Error::spawn(step, errno),
+            (Err(error), _) => error,
+            (Ok(Word::Failed(step, errno)), _) => Error::spawn(step, errno),
             (_, Ok(status)) => Error::DiedAtStart { status },
             (_, Err(error)) => error,
         }
