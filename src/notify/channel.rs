@@ -71,7 +71,6 @@ impl Channel {
     ) -> Poll<Option<Notification>> {
         loop {
             if !self.ended && self.queue.len() < QUEUE {
-                // Pending is not yet the answer: there may be calls in the queue.
                 match self.source.poll_read_ready(cx) {
                     Poll::Ready(Ok(mut ready)) => {
                         apply(ready.get_inner(), &mut self.synchronous, wake.synchronous());
@@ -84,7 +83,11 @@ impl Channel {
                     // The runtime is shutting down.
                     Poll::Ready(Err(_)) => self.ended = true,
                     Poll::Pending if self.queue.is_empty() => return self.poll_exit(cx),
-                    Poll::Pending => {}
+                    // The runtime may not have looked for events for a while.
+                    Poll::Pending => {
+                        let drained = drain(self.source.get_ref(), &mut self.queue);
+                        self.ended = matches!(drained, Drained::Ended);
+                    }
                 }
             }
             if let Some(notification) = self.queue.pop_front() {
