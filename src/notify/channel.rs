@@ -80,7 +80,6 @@ impl Channel {
         }
         loop {
             if !self.ended && self.queue.len() < QUEUE {
-                // Pending is not yet the answer: there may be calls in the queue.
                 match self.source.poll_read_ready(cx) {
                     Poll::Ready(Ok(mut ready)) => {
                         apply(ready.get_inner(), &mut self.synchronous, wake.synchronous());
@@ -96,7 +95,11 @@ impl Channel {
                         self.linger.yielded();
                         return self.poll_exit(cx);
                     }
-                    Poll::Pending => {}
+                    // The runtime may not have looked for events for a while.
+                    Poll::Pending => {
+                        let drained = drain(self.source.get_ref(), &mut self.queue);
+                        self.ended = matches!(drained, Drained::Ended);
+                    }
                 }
             }
             if let Some(notification) = self.queue.pop_front() {

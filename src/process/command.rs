@@ -241,6 +241,11 @@ impl Command {
     /// waits in state D until its call is answered. On kernels before 6.18 (and 6.12.53) a call can be made again
     /// even so, if the signal comes right after the answer (commit `cce436aafc2a`): handle "at least once".
     ///
+    /// No kernel protects a call that was not received *yet*, which takes some microseconds and longer behind slow
+    /// handlers. A handler installed without `SA_RESTART` makes it fail with `EINTR` then, even `close(2)`, `pipe(2)`
+    /// or `fork(2)`, which never do so by themselves and which few programs repeat. `dash` is such a program: leave
+    /// out of its filter what need not be trapped.
+    ///
     /// # Kernel support
     ///
     /// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`, since Linux 5.19. Asking for it on an older kernel makes spawning

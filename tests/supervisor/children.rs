@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use asm_tracer::{ChildKey, Supervisor};
+use asm_tracer::{ChildKey, KernelSupport, Supervisor, Sysno};
+use futures::FutureExt;
 
-use crate::support::within;
-use crate::target::{answer, expect_success, serve, spawn};
+use crate::support::{state, until, until_blocking, within};
+use crate::target::{answer, expect_success, serve, spawn, waiting_threads};
 
 #[tokio::test]
 async fn fifty_children_are_served_in_one_loop() {
@@ -35,9 +36,48 @@ async fn sixty_four_threads_that_trap_before_the_first_look_are_all_served() {
     let mut supervisor = Supervisor::new();
     let child = spawn(&supervisor, "threads 64 20").await;
     let pid = child.id().unwrap();
-    crate::support::until("all threads wait", || crate::target::waiting_threads(pid) == 64).await;
+    until("all threads wait", || waiting_threads(pid) == 64).await;
     assert_eq!(serve(&mut supervisor).await, 64 * 20);
     expect_success(child).await;
+}
+
+// T10
+#[tokio::test]
+async fn a_call_that_is_made_while_others_are_handled_is_received_with_the_next_one() {
+    if !KernelSupport::get().wait_killable {
+        return eprintln!("skipped: this kernel has no WAIT_KILLABLE_RECV");
+    }
+    let mut supervisor = Supervisor::new();
+    let child = spawn(&supervisor, "threads 3 2").await;
+    let pid = child.id().unwrap();
+    until("all threads wait", || waiting_threads(pid) == 3).await;
+    let first = within("a call", supervisor.next()).await.unwrap();
+    let tid = first.tid().unwrap();
+    answer(first);
+    // The runtime doesn't learn of the second call of this thread, because it is not given the time.
+    let second = format!("{} 0x1 ", Sysno::getppid.id());
+    until_blocking("the thread waits again", || {
+        std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall"))
+            .is_ok_and(|call| call.starts_with(&second))
+    });
+    let other = supervisor.next().now_or_never().unwrap().unwrap();
+    assert_ne!(other.tid(), Some(tid));
+    interrupt(pid, tid);
+    until("only a fatal signal can interrupt the call", || {
+        state(tid as u32) == Some('D')
+    })
+    .await;
+    answer(other);
+    assert_eq!(serve(&mut supervisor).await, 4);
+    expect_success(child).await;
+}
+
+/// Sends a thread a signal that has a handler without `SA_RESTART`.
+fn interrupt(pid: u32, tid: i32) {
+    // SAFETY: sends a signal to a thread of a child that has not been waited for.
+    #[allow(unsafe_code)]
+    let sent = unsafe { nix::libc::syscall(nix::libc::SYS_tgkill, pid, tid, nix::libc::SIGUSR1) };
+    assert_eq!(sent, 0);
 }
 
 #[tokio::test]

@@ -47,10 +47,17 @@ static void *thread(void *who)
     return NULL;
 }
 
+static void note(int signal)
+{
+    (void)signal;
+}
+
 /// Runs `count` threads, which begin together; `repeat` of -1 is for ever.
 static void threads(long count)
 {
     pthread_t started[count];
+    struct sigaction interrupting = { .sa_handler = note };
+    sigaction(SIGUSR1, &interrupting, NULL);
     pthread_barrier_init(&together, NULL, count);
     for (long who = 0; who < count; who++)
         pthread_create(&started[who], NULL, thread, (void *)who);
