@@ -157,14 +157,10 @@ impl Notification {
     }
 
     fn deliver(&self, response: Response) -> Result<Delivery, Errno> {
-        loop {
-            match uapi::send(self.source.as_fd(), response) {
-                Ok(()) => return Ok(Delivery::Delivered),
-                Err(Errno::ENOENT | Errno::EINPROGRESS) => return Ok(Delivery::Gone),
-                // The kernel takes a mutex interruptibly (T14).
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno),
-            }
+        match uapi::send(self.source.as_fd(), response) {
+            Ok(()) => Ok(Delivery::Delivered),
+            Err(Errno::ENOENT | Errno::EINPROGRESS) => Ok(Delivery::Gone),
+            Err(errno) => Err(errno),
         }
     }
 

@@ -150,10 +150,12 @@ fn drain(source: &Arc<Source>, queue: &mut VecDeque<Notification>) -> Drained {
             Err(Errno::EINTR) => continue,
             Err(errno) => return failed("polling", errno),
         }
-        if !fds[0]
-            .revents()
-            .is_some_and(|events| events.contains(PollFlags::POLLIN))
-        {
+        let events = fds[0].revents().unwrap_or(PollFlags::empty());
+        if !events.contains(PollFlags::POLLIN) {
+            // A signal to us is an error here, not `EINTR`: the kernel takes the listener's lock interruptibly (T14).
+            if events.contains(PollFlags::POLLERR) {
+                continue;
+            }
             return Drained::Ended;
         }
         match receive(source) {

@@ -72,6 +72,17 @@ const fn request_number(direction: u64, number: u64, size: usize) -> libc::Ioctl
     (direction << 30) | ((size as u64) << 16) | ((b'!' as u64) << 8) | number
 }
 
+/// Makes a request that fails with `EINTR` if a signal comes while another thread holds the listener's lock, for which
+/// the kernel waits interruptibly (T14). Nothing has happened then.
+fn uninterrupted(mut request: impl FnMut() -> i32) -> Result<(), Errno> {
+    loop {
+        match Errno::result(request()) {
+            Err(Errno::EINTR) => {}
+            outcome => return outcome.map(drop),
+        }
+    }
+}
+
 /// Takes the oldest call that waits. Blocks when there is none, whatever `O_NONBLOCK` says (T1).
 pub(crate) fn receive(listener: BorrowedFd<'_>) -> Result<Request, Errno> {
     // SAFETY: all fields are integers, for which zero is a value. The kernel demands zeros (T17).
@@ -88,13 +99,13 @@ pub(crate) fn send(listener: BorrowedFd<'_>, response: Response) -> Result<(), E
         reserve: [0; RESERVE / 8],
     };
     // SAFETY: the kernel reads its own struct, whose size `Support` compared with `CAPACITY`.
-    Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), IOCTL_SEND, &raw mut buffer) }).map(drop)
+    uninterrupted(|| unsafe { libc::ioctl(listener.as_raw_fd(), IOCTL_SEND, &raw mut buffer) })
 }
 
 /// Tells whether the call is still waiting for its answer.
 pub(crate) fn id_is_valid(listener: BorrowedFd<'_>, id: u64) -> Result<(), Errno> {
     // SAFETY: the kernel reads eight bytes.
-    Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), IOCTL_ID_VALID, &raw const id) }).map(drop)
+    uninterrupted(|| unsafe { libc::ioctl(listener.as_raw_fd(), IOCTL_ID_VALID, &raw const id) })
 }
 
 /// Chooses whether an answer hands the CPU straight to the target, and a trapped call to its receiver.
@@ -103,7 +114,7 @@ pub(crate) fn id_is_valid(listener: BorrowedFd<'_>, id: u64) -> Result<(), Errno
 pub(crate) fn set_sync_wake_up(listener: BorrowedFd<'_>, on: bool) -> Result<(), Errno> {
     let flags = if on { SYNC_WAKE_UP } else { 0 };
     // SAFETY: the argument is taken by value; no memory is touched.
-    Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), IOCTL_SET_FLAGS, flags) }).map(drop)
+    uninterrupted(|| unsafe { libc::ioctl(listener.as_raw_fd(), IOCTL_SET_FLAGS, flags) })
 }
 
 /// The sizes of this kernel's request and response, in bytes.

@@ -1,0 +1,188 @@
+//! The kernel takes a listener's lock interruptibly, so that each operation fails now and then when signals come.
+//!
+//! That takes luck to see. Here every operation fails as it would then, and only its repetition is real: a filter
+//! of this process turns the calls into `SIGSYS`, whose handler decides.
+#![allow(unsafe_code)]
+
+mod support;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use asm_tracer::{Listener, WakeUp, syscall::syscall3};
+use nix::errno::Errno;
+use nix::libc;
+use support::foreign::Foreign;
+use support::target::{command, on_each_runtime};
+use support::{in_process_of_its_own, within};
+
+/// The requests of `ioctl(2)` on a listener, as `linux/seccomp.h` numbers them.
+const RECEIVE: usize = 0xc050_2100;
+const SEND: usize = 0xc018_2101;
+const ID_VALID: usize = 0x4008_2102;
+const SET_FLAGS: usize = 0x4008_2104;
+
+/// What is interrupted, and how often it was tried.
+static TRIED: [(usize, AtomicUsize); 5] = [
+    (RECEIVE, AtomicUsize::new(0)),
+    (SEND, AtomicUsize::new(0)),
+    (ID_VALID, AtomicUsize::new(0)),
+    (SET_FLAGS, AtomicUsize::new(0)),
+    (POLL, AtomicUsize::new(0)),
+];
+
+const POLL: usize = libc::SYS_poll as usize;
+
+/// The kernel ignores the upper half of an `int` argument; the filter doesn't, and lets these pass.
+const REAL: usize = 1 << 32;
+
+fn operation(request: usize) -> Option<&'static AtomicUsize> {
+    let found = TRIED.iter().find(|(present, _)| *present == request);
+    found.map(|(_, tried)| tried)
+}
+
+/// Fails, or makes the call in earnest. Async-signal-safe: atomics and a raw system call.
+fn decide(number: usize, [a, b, c]: [usize; 3]) -> isize {
+    let polls = number == POLL;
+    let tried = match polls {
+        // What the library asks a listener is one descriptor, at once.
+        true if (b, c) != (1, 0) => None,
+        true => operation(POLL),
+        false => operation(b),
+    };
+    let turn = tried.map_or(0, |tried| tried.fetch_add(1, Ordering::Relaxed));
+    match turn % 3 {
+        _ if tried.is_none() => {}
+        0 if polls => {
+            let fd = a as *mut libc::pollfd;
+            // SAFETY: the library passes one valid entry. This is what an interrupted poll(2) of a listener says.
+            unsafe { (*fd).revents = libc::POLLERR };
+            return 1;
+        }
+        0 => return -(Errno::EINTR as isize),
+        // The target was interrupted between poll(2) and the receipt (T3).
+        1 if b == RECEIVE => return -(Errno::ENOENT as isize),
+        _ => {}
+    }
+    // SAFETY: the very call that the library made.
+    unsafe { syscall3(number, a, b | REAL, c) }
+}
+
+extern "C" fn on_sigsys(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the kernel passes the context of the interrupted thread.
+    let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
+    let register = |index: i32| registers[index as usize] as usize;
+    let arguments = [libc::REG_RDI, libc::REG_RSI, libc::REG_RDX].map(register);
+    let result = decide(register(libc::REG_RAX), arguments);
+    registers[libc::REG_RAX as usize] = result as i64;
+}
+
+/// From here on the calls of this thread, and of those that it starts, come to the handler.
+fn interrupt() {
+    // SAFETY: all fields are integers or pointers, for which zero is a value.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = on_sigsys as *const () as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+    // SAFETY: the handler only does what is async-signal-safe.
+    let set = unsafe { libc::sigaction(libc::SIGSYS, &raw const action, std::ptr::null_mut()) };
+    assert_eq!(set, 0);
+
+    let load = |offset: u32| libc::sock_filter {
+        code: 0x20,
+        jt: 0,
+        jf: 0,
+        k: offset,
+    };
+    let equal = |value: u32, jt: u8, jf: u8| libc::sock_filter {
+        code: 0x15,
+        jt,
+        jf,
+        k: value,
+    };
+    let give = |action: u32| libc::sock_filter {
+        code: 0x06,
+        jt: 0,
+        jf: 0,
+        k: action,
+    };
+    // `struct seccomp_data`: the number is at 0, the second argument at 24.
+    let mut filter = [
+        load(0),
+        equal(libc::SYS_poll as u32, 2, 0),
+        equal(libc::SYS_ioctl as u32, 1, 0),
+        give(libc::SECCOMP_RET_ALLOW),
+        load(28),
+        equal(0, 1, 0),
+        give(libc::SECCOMP_RET_ALLOW),
+        give(libc::SECCOMP_RET_TRAP),
+    ];
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: a flag of this thread, and a program that is alive.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        let (mode, flags) = (libc::SECCOMP_SET_MODE_FILTER, 0_usize);
+        assert_eq!(
+            libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program),
+            0
+        );
+    }
+}
+
+// T14
+#[test]
+fn interrupted_operations_lose_neither_calls_nor_answers() {
+    const CALLS: &str = r#"
+        int main(void) {
+            for (long i = 0; i < 200; i++) check(trap(i, 0, 0, 0) == 7 * i, "the answer");
+        }
+    "#;
+    const FOREIGN: &str = r#"
+        int main(void) {
+            send_listener(new_listener(0));
+            check(trap(1, 0, 0, 0) == 5, "the answer");
+        }
+    "#;
+    in_process_of_its_own("interrupted_operations_lose_neither_calls_nor_answers", || {
+        // A compiler would not survive the filter.
+        drop((
+            command("interrupted", CALLS),
+            Foreign::start("interrupted_foreign", FOREIGN),
+        ));
+        interrupt();
+        on_each_runtime(|| async {
+            let (mut child, mut listener) = command("interrupted", CALLS).spawn().await.unwrap();
+            let before = || TRIED.each_ref().map(|(_, tried)| tried.load(Ordering::Relaxed));
+            let start = before();
+            for number in 0..200 {
+                let policy = if number % 2 == 0 {
+                    WakeUp::Synchronous
+                } else {
+                    WakeUp::Asynchronous
+                };
+                listener.set_wake_up(policy);
+                let call = within("a call", listener.next()).await.expect("the stream ended");
+                assert_eq!(call.args()[0], number);
+                assert!(call.is_pending());
+                assert_eq!(call.pid().unwrap() as u32, child.id().unwrap());
+                assert!(call.respond(7 * number).unwrap().is_delivered());
+            }
+            assert!(within("the end", listener.next()).await.is_none());
+            assert!(child.wait().await.unwrap().success());
+            // All of them were tried so often that each failed many times.
+            for (index, tried) in before().into_iter().enumerate() {
+                assert!(tried - start[index] > 200, "{:#x}: {tried}", TRIED[index].0);
+            }
+            // The first look at a foreign listener, three times in a row.
+            for _ in 0..3 {
+                let (mut target, listener) = Foreign::start("interrupted_foreign", FOREIGN);
+                let mut listener = Listener::attach(listener).unwrap();
+                let call = within("a call", listener.next()).await.expect("the stream ended");
+                assert!(call.respond(5).unwrap().is_delivered());
+                assert!(within("the end", listener.next()).await.is_none());
+                assert!(target.wait().success());
+            }
+        });
+    });
+}
