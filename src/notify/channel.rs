@@ -130,7 +130,12 @@ impl Channel {
         }
         // Whatever goes wrong here goes wrong again where it is dealt with.
         let request = receive(source).ok()??;
-        Some(Notification::new(Arc::clone(source), &request))
+        let notification = Notification::new(Arc::clone(source), &request);
+        // Another thread's call may wait beside it, which only its receiver protects from signals (T10).
+        if let Drained::Ended = drain(source, &mut self.queue) {
+            self.ended = true;
+        }
+        Some(notification)
     }
 
     /// Becomes ready after an event was lost, which has the source registered anew.
