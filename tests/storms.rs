@@ -4,12 +4,14 @@
 mod support;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use asm_tracer::Signal;
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, sigaction};
 use support::target::{command, killable, on_each_runtime};
 use support::{in_process_of_its_own, within};
+use tokio::io::AsyncWriteExt;
 
 /// Makes 500 calls while another thread signals the one that makes them; each must have its own answer.
 const STORM: &str = r#"
@@ -167,4 +169,85 @@ fn signals_to_the_supervisor_lose_neither_calls_nor_answers() {
         });
         assert_eq!(calls, 1000);
     });
+}
+
+/// Each of `argv[1]` threads makes a call that is not answered; once they all wait, another one makes `argv[2]` calls.
+const CROWD: &str = r#"
+static void *stay(void *unused) { trap(-1, 0, 0, 0); return NULL; }
+int main(int argc, char **argv) {
+    pthread_attr_t small;
+    pthread_attr_init(&small);
+    pthread_attr_setstacksize(&small, 16384);
+    pthread_t thread;
+    for (long i = 0; i < atol(argv[1]); i++)
+        check(!pthread_create(&thread, &small, stay, NULL), "pthread_create");
+    check(told(), "the word");
+    for (long i = 0; i < atol(argv[2]); i++)
+        check(trap(i, 0, 0, 0) == i, "the answer");
+    _exit(0);
+}
+"#;
+
+// T14: the kernel says POLLERR, and nothing of a call that is there, where a signal keeps it from the mutex.
+#[test]
+fn a_signal_while_another_thread_is_in_the_listener_neither_hides_a_call_nor_ends_the_stream() {
+    const THREADS: usize = 2500;
+    const CALLS: i64 = 2500;
+    extern "C" fn nothing(_: i32) {}
+    let name = "a_signal_while_another_thread_is_in_the_listener_neither_hides_a_call_nor_ends_the_stream";
+    in_process_of_its_own(name, || {
+        let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::SA_RESTART, SigSet::empty());
+        // SAFETY: the handler does nothing.
+        unsafe { sigaction(Signal::SIGUSR1, &action) }.unwrap();
+        // SAFETY: a thread can always name itself.
+        let supervisor = unsafe { libc::pthread_self() };
+        let over = AtomicBool::new(false);
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().unwrap();
+        let (_child, mut listener, held) = runtime.block_on(async {
+            let mut command = command("crowd", CROWD);
+            command.args([THREADS.to_string(), CALLS.to_string()]);
+            let (mut child, mut listener) = command.spawn().await.unwrap();
+            let mut held = Vec::new();
+            while held.len() < THREADS {
+                held.push(within("a call", listener.next()).await.expect("a call"));
+            }
+            child.stdin.as_mut().unwrap().write_all(b"x").await.unwrap();
+            (child, listener, held)
+        });
+        std::thread::scope(|scope| {
+            let _ends = Ends(&over);
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    // SAFETY: the thread waits for this one at the end of the scope.
+                    assert_eq!(unsafe { libc::pthread_kill(supervisor, libc::SIGUSR1) }, 0);
+                    std::thread::sleep(Duration::from_micros(20));
+                }
+            });
+            // Has the kernel look for a call among all of them, with the mutex held.
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        held[THREADS - 1].is_pending();
+                    }
+                });
+            }
+            runtime.block_on(async {
+                for expected in 0..CALLS {
+                    let call = within("a call", listener.next()).await.expect("a call");
+                    assert_eq!(call.args()[0], expected);
+                    assert!(call.respond(expected).unwrap().is_delivered());
+                }
+            });
+        });
+    });
+}
+
+/// Says that it is over, whatever happens.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

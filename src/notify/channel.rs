@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::runtime::Handle;
 
 use super::linger::Linger;
 use super::{ChildKey, Notification, Source, WakeControl, uapi};
@@ -30,7 +31,10 @@ pub(crate) struct Channel {
     /// The first to be dropped: what the closing of the listener and the dropped calls make of a target (T23), a
     /// dead one doesn't see.
     guard: Option<ChildGuard>,
-    source: AsyncFd<Arc<Source>>,
+    source: Arc<Source>,
+    /// What the runtime knows of the source's events; nothing if it doesn't watch it any more.
+    events: Option<AsyncFd<Arc<Source>>>,
+    runtime: Handle,
     queue: VecDeque<Notification>,
     /// The `SYNC_WAKE_UP` flag as it was last set.
     synchronous: Option<bool>,
@@ -40,10 +44,12 @@ pub(crate) struct Channel {
 
 impl Channel {
     pub(crate) fn new(source: Source, guard: Option<ChildGuard>) -> Result<Self> {
-        let source = register(Arc::new(source), Interest::READABLE)?;
+        let source = Arc::new(source);
         Ok(Self {
             guard,
+            events: Some(register(Arc::clone(&source), Interest::READABLE)?),
             source,
+            runtime: Handle::try_current().map_err(|_| Error::NoRuntime)?,
             queue: VecDeque::with_capacity(QUEUE),
             synchronous: None,
             linger: Linger::new(),
@@ -61,7 +67,7 @@ impl Channel {
     }
 
     pub(crate) fn key(&self) -> ChildKey {
-        self.source.get_ref().child
+        self.source.child
     }
 
     pub(crate) fn ended(&self) -> bool {
@@ -80,24 +86,30 @@ impl Channel {
         }
         loop {
             if !self.ended && self.queue.len() < QUEUE {
-                match self.source.poll_read_ready(cx) {
-                    Poll::Ready(Ok(mut ready)) => {
-                        apply(ready.get_inner(), &mut self.synchronous, wake.synchronous());
-                        match drain(ready.get_inner(), &mut self.queue) {
+                let events = self.events.as_ref();
+                match events.map_or(Poll::Ready(None), |events| {
+                    events.poll_read_ready(cx).map(Result::ok)
+                }) {
+                    Poll::Ready(Some(mut ready)) => {
+                        apply(&self.source, &mut self.synchronous, wake.synchronous());
+                        match drain(&self.source, &mut self.queue) {
                             Drained::Empty => ready.clear_ready(),
                             Drained::Full => {}
                             Drained::Ended => self.ended = true,
                         }
                     }
                     // The runtime is shutting down.
-                    Poll::Ready(Err(_)) => self.ended = true,
+                    Poll::Ready(None) => self.ended = true,
                     Poll::Pending if self.queue.is_empty() => {
                         self.linger.yielded();
+                        if self.poll_mishap(cx).is_ready() {
+                            continue;
+                        }
                         return self.poll_exit(cx);
                     }
                     // The runtime may not have looked for events for a while.
                     Poll::Pending => {
-                        let drained = drain(self.source.get_ref(), &mut self.queue);
+                        let drained = drain(&self.source, &mut self.queue);
                         self.ended = matches!(drained, Drained::Ended);
                     }
                 }
@@ -113,14 +125,35 @@ impl Channel {
 
     /// Receives the next call on the spot if nothing else can come from this listener and the CPU goes with the call.
     fn linger(&mut self) -> Option<Notification> {
-        let source = self.source.get_ref();
-        let answered = self.queue.is_empty() && Arc::strong_count(source) == 1;
+        let source = &self.source;
+        // Apart from this channel and its registration, only calls hold the source.
+        let answered = self.queue.is_empty() && Arc::strong_count(source) == 2;
         if self.ended || !answered || self.synchronous != Some(true) || !self.linger.wait(source.as_fd()) {
             return None;
         }
         // Whatever goes wrong here goes wrong again where it is dealt with.
         let request = receive(source).ok()??;
-        Some(Notification::new(Arc::clone(source), &request))
+        let notification = Notification::new(Arc::clone(source), &request);
+        // Another thread's call may wait beside it, which only its receiver protects from signals (T10).
+        if let Drained::Ended = drain(source, &mut self.queue) {
+            self.ended = true;
+        }
+        Some(notification)
+    }
+
+    /// Becomes ready after an event was lost, which has the source registered anew.
+    ///
+    /// Where a signal comes to the runtime's thread while another thread is in the listener, `epoll_wait(2)` gives a
+    /// lone `EPOLLERR` in place of a call (T14), and doesn't repeat it. Tokio takes that for the closing of the other
+    /// direction, for good. A new registration begins with a look at what is there.
+    fn poll_mishap(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(events) = &self.events {
+            let _ = ready!(events.poll_write_ready(cx));
+        }
+        self.events = None;
+        let _entered = self.runtime.enter();
+        self.events = register(Arc::clone(&self.source), Interest::READABLE).ok();
+        Poll::Ready(())
     }
 
     /// Reaps the child when it exits, without which kernels before 6.11 do not report the end of the filter (T5).
@@ -151,11 +184,11 @@ fn drain(source: &Arc<Source>, queue: &mut VecDeque<Notification>) -> Drained {
             Err(errno) => return failed("polling", errno),
         }
         let events = fds[0].revents().unwrap_or(PollFlags::empty());
+        if events == PollFlags::POLLERR {
+            // A signal came to us while another thread was in the listener (T14). It says nothing about the calls.
+            continue;
+        }
         if !events.contains(PollFlags::POLLIN) {
-            // A signal to us is an error here, not `EINTR`: the kernel takes the listener's lock interruptibly (T14).
-            if events.contains(PollFlags::POLLERR) {
-                continue;
-            }
             return Drained::Ended;
         }
         match receive(source) {
