@@ -49,8 +49,7 @@ unsafe impl Send for Plan {}
 
 impl Plan {
     pub(super) fn new(command: &Command, stdio: [Option<RawFd>; 3], socket: &OwnedFd) -> Result<Box<Self>> {
-        let support = KernelSupport::get();
-        support.require()?;
+        let support = KernelSupport::require()?;
         if command.wait_killable == Some(true) && !support.wait_killable {
             return Err(Error::Unsupported {
                 feature: "WAIT_KILLABLE_RECV",
