@@ -51,9 +51,19 @@ pub struct KernelSupport {
 
 impl KernelSupport {
     /// What this kernel offers.
+    ///
+    /// If this process was out of descriptors, threads or memory when that was to be found out, it is assumed to offer
+    /// a listener and to lack what could not be tried, until the next start finds out.
     pub fn get() -> &'static Self {
-        static SUPPORT: OnceLock<KernelSupport> = OnceLock::new();
-        SUPPORT.get_or_init(Self::probe)
+        FOUND
+            .get()
+            .or_else(|| ASSUMED.get())
+            .unwrap_or_else(|| Self::probe())
+    }
+
+    /// The same at the beginning of a start, which tries again what could not be tried.
+    pub(crate) fn at_start() -> &'static Self {
+        FOUND.get().unwrap_or_else(|| Self::probe())
     }
 
     /// Refuses a kernel that lacks what all supervision rests on.
@@ -70,8 +80,15 @@ impl KernelSupport {
         require(self.pidfd, "signalling and waiting by pidfd", "5.4")
     }
 
-    fn probe() -> Self {
-        let (listener, sync_wake_up) = probe_listener();
+    fn probe() -> &'static Self {
+        match probe_listener() {
+            Some((listener, sync_wake_up)) => FOUND.get_or_init(|| Self::with(listener, sync_wake_up)),
+            // The start's own attempt will tell what is missing.
+            None => ASSUMED.get_or_init(|| Self::with(true, false)),
+        }
+    }
+
+    fn with(listener: bool, sync_wake_up: bool) -> Self {
         Self {
             listener,
             pidfd: pidfd::is_supported(),
@@ -84,6 +101,9 @@ impl KernelSupport {
         }
     }
 }
+
+static FOUND: OnceLock<KernelSupport> = OnceLock::new();
+static ASSUMED: OnceLock<KernelSupport> = OnceLock::new();
 
 static PROBE_BYTE: u8 = 1;
 
@@ -124,12 +144,13 @@ fn install(flags: libc::c_ulong, program: *const libc::sock_fprog) -> Result<Raw
 
 /// Makes a listener on a thread that lives for nothing else, since a filter can't be taken off again.
 ///
-/// Gives whether listeners are good enough, and whether they know the synchronous wake-up.
-fn probe_listener() -> (bool, bool) {
+/// Gives whether listeners are good enough, and whether they know the synchronous wake-up; `None` if it can't be tried
+/// at present.
+fn probe_listener() -> Option<(bool, bool)> {
     let fits = uapi::sizes()
         .is_ok_and(|(request, response)| request <= uapi::CAPACITY.0 && response <= uapi::CAPACITY.1);
     if !fits || !has_filter_flags(libc::SECCOMP_FILTER_FLAG_NEW_LISTENER) {
-        return (false, false);
+        return Some((false, false));
     }
     let thread = std::thread::Builder::new().stack_size(64 * 1024).spawn(|| {
         let mut allow_all = libc::sock_filter {
@@ -149,13 +170,14 @@ fn probe_listener() -> (bool, bool) {
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     });
     match thread.map(std::thread::JoinHandle::join) {
-        Ok(Ok(Ok(listener))) => (
+        Ok(Ok(Ok(listener))) => Some((
             hangs_up(&listener),
             uapi::set_sync_wake_up(listener.as_fd(), true).is_ok(),
-        ),
-        // Nested, or too little memory for a thread: the child's own attempt will tell, with its reason.
-        Ok(Ok(Err(Errno::EBUSY | Errno::ENOMEM))) | Err(_) => (true, false),
-        Ok(Ok(Err(_)) | Err(_)) => (false, false),
+        )),
+        // Nested: the child's own attempt will tell.
+        Ok(Ok(Err(Errno::EBUSY))) => Some((true, false)),
+        Ok(Ok(Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM))) | Err(_) => None,
+        Ok(Ok(Err(_)) | Err(_)) => Some((false, false)),
     }
 }
 

@@ -215,7 +215,8 @@ fn without_no_new_privs_it_takes_permission_to_install_a_filter() {
 fn a_child_that_dies_before_it_hands_over_the_listener_is_an_error() {
     let test = "a_child_that_dies_before_it_hands_over_the_listener_is_an_error";
     in_runtime_of_its_own(test, async |before| {
-        let deaths: [(fn(), Option<i32>, Option<i32>); 3] = [
+        type Death = (fn(), Option<i32>, Option<i32>);
+        let deaths: [Death; 3] = [
             // SAFETY: ends this very process, without any cleanup.
             (|| unsafe { libc::_exit(3) }, Some(3), None),
             (

@@ -139,7 +139,10 @@ fn a_supervisor_that_goes_meanwhile_fails_the_start() {
                 {
                     let mut start = pin!(spawner.spawn(&mut command));
                     let mut cx = Context::from_waker(futures::task::noop_waker_ref());
-                    assert!(start.as_mut().poll(&mut cx).is_pending());
+                    if start.as_mut().poll(&mut cx).is_ready() {
+                        // The launcher and the child were faster than this thread's one poll.
+                        continue;
+                    }
                     drop(supervisor);
                     let error = within("the error", start).await.unwrap_err();
                     assert!(matches!(error, Error::SupervisorGone), "{error:?}");

@@ -59,7 +59,7 @@ impl Channel {
 
     /// Takes a listener that came from elsewhere, after a look at whether it is one.
     pub(crate) fn attach(fd: OwnedFd) -> Result<Self> {
-        KernelSupport::get().require_listener()?;
+        KernelSupport::at_start().require_listener()?;
         match uapi::id_is_valid(fd.as_fd(), 0) {
             Ok(()) | Err(Errno::ENOENT) => Self::new(Source::new(fd), None),
             Err(_) => Err(Error::NotAListener),

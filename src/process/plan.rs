@@ -49,7 +49,7 @@ unsafe impl Send for Plan {}
 
 impl Plan {
     pub(super) fn new(command: &Command, stdio: [Option<RawFd>; 3], socket: &OwnedFd) -> Result<Box<Self>> {
-        let support = KernelSupport::get();
+        let support = KernelSupport::at_start();
         support.require_listener()?;
         support.require_pidfd()?;
         if command.wait_killable == Some(true) && !support.wait_killable {
