@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::EventFd;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::pidfd;
 
@@ -127,7 +127,7 @@ fn gather(orphans: &mut Vec<Orphan>) -> Option<Option<Arc<EventFd>>> {
         return None;
     }
     if reaper.bell.is_none() {
-        reaper.bell = EventFd::new().ok().map(Arc::new);
+        reaper.bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).ok().map(Arc::new);
     }
     Some(reaper.bell.clone())
 }
