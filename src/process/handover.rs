@@ -33,6 +33,15 @@ struct Control([u8; 64]);
 
 /// Takes the next word without waiting; `EAGAIN` if there is none yet.
 pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Word, Errno> {
+    match receive_once(socket)? {
+        // The kernel looks for a message first and for the end second, and tells the end of a child that spoke and
+        // exited in between. After the end nothing comes any more, so the second look is certain.
+        Word::End => receive_once(socket),
+        word => Ok(word),
+    }
+}
+
+fn receive_once(socket: BorrowedFd<'_>) -> Result<Word, Errno> {
     let mut report = Report { step: 0, errno: 0 };
     let mut control = Control([0; 64]);
     let mut data = libc::iovec {
