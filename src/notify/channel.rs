@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::runtime::Handle;
 
 use super::{ChildKey, Notification, Source, WakeControl, uapi};
 use crate::error::{Error, Result};
@@ -29,7 +30,10 @@ pub(crate) struct Channel {
     /// The first to be dropped: what the closing of the listener and the dropped calls make of a target (T23), a
     /// dead one doesn't see.
     guard: Option<ChildGuard>,
-    source: AsyncFd<Arc<Source>>,
+    source: Arc<Source>,
+    /// The source at the runtime; `None` if it could not be registered anew.
+    readiness: Option<AsyncFd<Arc<Source>>>,
+    runtime: Handle,
     queue: VecDeque<Notification>,
     /// The `SYNC_WAKE_UP` flag as it was last set.
     synchronous: Option<bool>,
@@ -38,9 +42,12 @@ pub(crate) struct Channel {
 
 impl Channel {
     pub(crate) fn new(source: Source, guard: Option<ChildGuard>) -> Result<Self> {
-        let source = register(Arc::new(source), Interest::READABLE)?;
+        let source = Arc::new(source);
         Ok(Self {
             guard,
+            readiness: Some(register(Arc::clone(&source), Interest::READABLE)?),
+            // There is one, or the line above has failed.
+            runtime: Handle::try_current().map_err(|_| Error::NoRuntime)?,
             source,
             queue: VecDeque::with_capacity(QUEUE),
             synchronous: None,
@@ -58,7 +65,7 @@ impl Channel {
     }
 
     pub(crate) fn key(&self) -> ChildKey {
-        self.source.get_ref().child
+        self.source.child
     }
 
     pub(crate) fn ended(&self) -> bool {
@@ -73,11 +80,15 @@ impl Channel {
     ) -> Poll<Option<Notification>> {
         loop {
             if !self.ended && self.queue.len() < QUEUE {
+                let Some(readiness) = &self.readiness else {
+                    self.ended = true;
+                    continue;
+                };
                 // Pending is not yet the answer: there may be calls in the queue.
-                match self.source.poll_read_ready(cx) {
+                match readiness.poll_read_ready(cx) {
                     Poll::Ready(Ok(mut ready)) => {
-                        apply(ready.get_inner(), &mut self.synchronous, wake.synchronous());
-                        match drain(ready.get_inner(), &mut self.queue) {
+                        apply(&self.source, &mut self.synchronous, wake.synchronous());
+                        match drain(&self.source, &mut self.queue) {
                             Drained::Empty => ready.clear_ready(),
                             Drained::Full => {}
                             Drained::Ended => self.ended = true,
@@ -85,6 +96,10 @@ impl Channel {
                     }
                     // The runtime is shutting down.
                     Poll::Ready(Err(_)) => self.ended = true,
+                    Poll::Pending if matches!(readiness.poll_write_ready(cx), Poll::Ready(Ok(_))) => {
+                        self.register_anew();
+                        continue;
+                    }
                     Poll::Pending if self.queue.is_empty() => return self.poll_exit(cx),
                     Poll::Pending => {}
                 }
@@ -96,6 +111,18 @@ impl Channel {
                 return Poll::Ready(None);
             }
         }
+    }
+
+    /// Has the runtime look at the listener again after an event that was only an error.
+    ///
+    /// Its `epoll(7)` asks the listener as `poll(2)` does, and a signal makes an error of the answer (T14). The edge is
+    /// used up then, and what it stood for would wait for ever. Such an event lets the runtime take the listener for
+    /// closed to writing, of which nothing else gives notice and which it never forgets.
+    fn register_anew(&mut self) {
+        let _runtime = self.runtime.enter();
+        // The descriptor can't be registered twice.
+        self.readiness = None;
+        self.readiness = register(Arc::clone(&self.source), Interest::READABLE).ok();
     }
 
     /// Reaps the child when it exits, without which kernels before 6.11 do not report the end of the filter (T5).
