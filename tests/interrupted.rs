@@ -6,14 +6,16 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use asm_tracer::{Listener, WakeUp, syscall::syscall3};
+use asm_tracer::syscall::{syscall3, syscall4};
+use asm_tracer::{Listener, WakeUp};
 use nix::errno::Errno;
 use nix::libc;
 use support::foreign::Foreign;
 use support::target::{command, on_each_runtime};
 use support::{in_process_of_its_own, within};
+use tokio::io::AsyncWriteExt;
 
 /// The requests of `ioctl(2)` on a listener, as `linux/seccomp.h` numbers them.
 const RECEIVE: usize = 0xc050_2100;
@@ -30,6 +32,7 @@ static TRIED: [(usize, AtomicUsize); 5] = [
     (POLL, AtomicUsize::new(0)),
 ];
 
+const EPOLL_WAIT: usize = libc::SYS_epoll_wait as usize;
 const POLL: usize = libc::SYS_poll as usize;
 
 /// The kernel ignores the upper half of an `int` argument; the filter doesn't, and lets these pass.
@@ -38,6 +41,32 @@ const REAL: usize = 1 << 32;
 fn operation(request: usize) -> Option<&'static AtomicUsize> {
     let found = TRIED.iter().find(|(present, _)| *present == request);
     found.map(|(_, tried)| tried)
+}
+
+/// The next event of the runtime's is to be an error.
+static BLIND: AtomicBool = AtomicBool::new(false);
+
+/// What an interrupted look at a listener makes of the event that the runtime waits for.
+fn epoll([epoll, events, count, timeout]: [usize; 4]) -> isize {
+    // SAFETY: the very call that the runtime made.
+    let found = unsafe {
+        syscall4(
+            libc::SYS_epoll_wait as usize,
+            epoll,
+            events,
+            count | REAL,
+            timeout,
+        )
+    };
+    for index in 0..usize::try_from(found).unwrap_or(0) {
+        // SAFETY: the kernel has just written as many events.
+        let event = unsafe { &mut *(events as *mut libc::epoll_event).add(index) };
+        // The runtime's own descriptors have the tokens 0 and 1.
+        if event.events & libc::EPOLLIN as u32 != 0 && event.u64 > 1 && BLIND.swap(false, Ordering::Relaxed) {
+            event.events = libc::EPOLLERR as u32;
+        }
+    }
+    found
 }
 
 /// Fails, or makes the call in earnest. Async-signal-safe: atomics and a raw system call.
@@ -71,8 +100,11 @@ extern "C" fn on_sigsys(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_v
     // SAFETY: the kernel passes the context of the interrupted thread.
     let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
     let register = |index: i32| registers[index as usize] as usize;
-    let arguments = [libc::REG_RDI, libc::REG_RSI, libc::REG_RDX].map(register);
-    let result = decide(register(libc::REG_RAX), arguments);
+    let [a, b, c, d] = [libc::REG_RDI, libc::REG_RSI, libc::REG_RDX, libc::REG_R10].map(register);
+    let result = match register(libc::REG_RAX) {
+        EPOLL_WAIT => epoll([a, b, c, d]),
+        number => decide(number, [a, b, c]),
+    };
     registers[libc::REG_RAX as usize] = result as i64;
 }
 
@@ -104,13 +136,16 @@ fn interrupt() {
         jf: 0,
         k: action,
     };
-    // `struct seccomp_data`: the number is at 0, the second argument at 24.
+    // `struct seccomp_data`: the number is at 0, the upper halves of the second and third argument at 28 and 36.
     let mut filter = [
         load(0),
-        equal(libc::SYS_poll as u32, 2, 0),
-        equal(libc::SYS_ioctl as u32, 1, 0),
+        equal(libc::SYS_poll as u32, 3, 0),
+        equal(libc::SYS_ioctl as u32, 2, 0),
+        equal(libc::SYS_epoll_wait as u32, 3, 0),
         give(libc::SECCOMP_RET_ALLOW),
         load(28),
+        equal(0, 3, 2),
+        load(36),
         equal(0, 1, 0),
         give(libc::SECCOMP_RET_ALLOW),
         give(libc::SECCOMP_RET_TRAP),
@@ -183,6 +218,36 @@ fn interrupted_operations_lose_neither_calls_nor_answers() {
                 assert!(within("the end", listener.next()).await.is_none());
                 assert!(target.wait().success());
             }
+        });
+    });
+}
+
+// T14: the edge for a call is used up by an event that says nothing of it.
+#[test]
+fn an_interrupted_wait_for_events_misses_no_call() {
+    const CALLS: &str = "int main(void) { while (told()) check(trap(1, 0, 0, 0) == 5, \"the answer\"); }";
+    in_process_of_its_own("an_interrupted_wait_for_events_misses_no_call", || {
+        drop(command("told_calls", CALLS));
+        interrupt();
+        on_each_runtime(|| async {
+            let (mut child, mut listener) = command("told_calls", CALLS).spawn().await.unwrap();
+            let mut stdin = child.stdin.take().unwrap();
+            for _ in 0..100 {
+                // It waits for an event.
+                tokio::select! {
+                    biased;
+                    next = listener.next() => panic!("{next:?}"),
+                    () = tokio::task::yield_now() => {}
+                }
+                BLIND.store(true, Ordering::Relaxed);
+                stdin.write_all(b"x").await.unwrap();
+                let call = within("a call", listener.next()).await.expect("the stream ended");
+                assert!(!BLIND.load(Ordering::Relaxed), "no event came");
+                assert!(call.respond(5).unwrap().is_delivered());
+            }
+            drop(stdin);
+            assert!(within("the end", listener.next()).await.is_none());
+            assert!(child.wait().await.unwrap().success());
         });
     });
 }
