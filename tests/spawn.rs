@@ -139,8 +139,9 @@ fn a_supervisor_that_goes_meanwhile_fails_the_start() {
                 {
                     let mut start = pin!(spawner.spawn(&mut command));
                     let mut cx = Context::from_waker(futures::task::noop_waker_ref());
-                    if start.as_mut().poll(&mut cx).is_ready() {
+                    if let Poll::Ready(started) = start.as_mut().poll(&mut cx) {
                         // The launcher and the child were faster than this thread's one poll.
+                        started.unwrap().start_kill().unwrap();
                         continue;
                     }
                     drop(supervisor);
