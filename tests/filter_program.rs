@@ -45,7 +45,7 @@ fn random() -> impl Strategy<Value = (Spec, Vec<Aim>)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     // T32, T33, T34, T35
     #[test]

@@ -53,7 +53,7 @@ fn case() -> impl Strategy<Value = (Spec, Vec<Aim>, [u64; 3], usize)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     // T25
     #[test]
