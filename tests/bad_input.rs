@@ -10,20 +10,8 @@ use std::os::unix::process::ExitStatusExt;
 use asm_tracer::filter::arg;
 use asm_tracer::{Command, Errno, Error, Filter, Listener, SpawnStep, Supervisor, Sysno};
 use nix::libc;
-use support::start::{Leftovers, Way, run};
+use support::start::{Leftovers, Way, current_thread, leaving_nothing, run};
 use support::{in_process_of_its_own, within};
-
-fn in_runtime_of_its_own(test: &str, body: impl AsyncFnOnce(&Leftovers)) {
-    in_process_of_its_own(test, || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.unwrap().block_on(async {
-            assert!(run(&mut Command::new("true")).await.unwrap().status.success());
-            let before = Leftovers::now();
-            body(&before).await;
-            before.assert_none("everything");
-        });
-    });
-}
 
 /// Starts a command that can't be started, checks that nothing is left and that the next start works.
 async fn refused(before: &Leftovers, mut command: Command) -> Error {
@@ -36,7 +24,7 @@ async fn refused(before: &Leftovers, mut command: Command) -> Error {
 #[test]
 fn what_no_program_could_be_given_is_an_invalid_command() {
     let test = "what_no_program_could_be_given_is_an_invalid_command";
-    in_runtime_of_its_own(test, async |before| {
+    leaving_nothing(test, async |before| {
         let cases: [(&str, &dyn Fn() -> Command); 12] = [
             ("the program is empty", &|| Command::new("")),
             ("the program contains a zero byte", &|| Command::new("tr\0ue")),
@@ -104,7 +92,7 @@ fn what_no_program_could_be_given_is_an_invalid_command() {
 #[test]
 fn what_is_not_set_need_not_be_a_valid_variable() {
     let test = "what_is_not_set_need_not_be_a_valid_variable";
-    in_runtime_of_its_own(test, async |_| {
+    leaving_nothing(test, async |_| {
         let mut command = Command::new("true");
         command
             .env("A=B", "value")
@@ -119,7 +107,7 @@ fn what_is_not_set_need_not_be_a_valid_variable() {
 #[test]
 fn a_filter_that_can_not_be_installed_is_an_error() {
     let test = "a_filter_that_can_not_be_installed_is_an_error";
-    in_runtime_of_its_own(test, async |before| {
+    leaving_nothing(test, async |before| {
         let large = (0..3000_u64).fold(Filter::new(), |filter, value| {
             filter.trap_if(Sysno::read, [arg(0).eq(value << 20)])
         });
@@ -155,7 +143,7 @@ fn a_filter_that_can_not_be_installed_is_an_error() {
 #[test]
 fn a_filter_as_large_as_the_kernel_takes_is_installed() {
     let test = "a_filter_as_large_as_the_kernel_takes_is_installed";
-    in_runtime_of_its_own(test, async |_| {
+    leaving_nothing(test, async |_| {
         let filter = |rules: u64| {
             (0..rules).fold(Filter::new(), |filter, value| {
                 filter.trap_if(Sysno::mkdir, [arg(0).eq(value << 20)])
@@ -184,7 +172,7 @@ fn without_no_new_privs_it_takes_permission_to_install_a_filter() {
     if !nix::unistd::geteuid().is_root() {
         return println!("skipped: only root can give up a permission");
     }
-    in_runtime_of_its_own(test, async |before| {
+    leaving_nothing(test, async |before| {
         if support::proc_status(std::process::id(), "NoNewPrivs").as_deref() != Some("0") {
             return println!("skipped: no_new_privs is set already");
         }
@@ -214,27 +202,23 @@ fn without_no_new_privs_it_takes_permission_to_install_a_filter() {
 #[test]
 fn a_child_that_dies_before_it_hands_over_the_listener_is_an_error() {
     let test = "a_child_that_dies_before_it_hands_over_the_listener_is_an_error";
-    in_runtime_of_its_own(test, async |before| {
-        type Death = (fn(), Option<i32>, Option<i32>);
-        let deaths: [Death; 3] = [
+    leaving_nothing(test, async |before| {
+        let exit = || {
             // SAFETY: ends this very process, without any cleanup.
-            (|| unsafe { libc::_exit(3) }, Some(3), None),
-            (
-                // SAFETY: as above.
-                || unsafe {
-                    libc::kill(libc::getpid(), libc::SIGKILL);
-                },
-                None,
-                Some(libc::SIGKILL),
-            ),
-            (
-                // SAFETY: a handler for this signal is gone by now, and the default ends the process.
-                || unsafe {
-                    libc::raise(libc::SIGALRM);
-                },
-                None,
-                Some(libc::SIGALRM),
-            ),
+            unsafe { libc::_exit(3) }
+        };
+        let killed = || {
+            // SAFETY: as above.
+            unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+        };
+        let signalled = || {
+            // SAFETY: handlers are gone by now, and the default ends the process.
+            unsafe { libc::raise(libc::SIGALRM) };
+        };
+        let deaths: [(fn(), _, _); 3] = [
+            (exit, Some(3), None),
+            (killed, None, Some(libc::SIGKILL)),
+            (signalled, None, Some(libc::SIGALRM)),
         ];
         for (death, code, signal) in deaths {
             let mut command = Command::new("true");
@@ -260,7 +244,7 @@ fn a_child_that_dies_before_it_hands_over_the_listener_is_an_error() {
 #[test]
 fn an_installation_that_is_refused_is_an_error_of_its_own_step() {
     let test = "an_installation_that_is_refused_is_an_error_of_its_own_step";
-    in_runtime_of_its_own(test, async |before| {
+    leaving_nothing(test, async |before| {
         for (errno, refused_as) in [(Errno::EINVAL, "Spawn"), (Errno::ENOMEM, "OutOfMemory")] {
             let mut command = Command::new("true");
             let filter = Filter::new().errno(Sysno::seccomp, errno);
@@ -285,8 +269,7 @@ fn a_second_listener_is_an_error_that_says_so() {
     in_process_of_its_own(test, || {
         // The outer supervisor is in this process, the inner one in a process under its filter.
         if std::env::var_os("INNER").is_some() {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            return runtime.unwrap().block_on(async {
+            return current_thread().block_on(async {
                 for way in Way::BOTH {
                     let mut command = Command::new("true");
                     way.apply(&mut command);
@@ -297,8 +280,7 @@ fn a_second_listener_is_an_error_that_says_so() {
                 }
             });
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.unwrap().block_on(async {
+        current_thread().block_on(async {
             let mut command = Command::new(std::env::current_exe().unwrap());
             command
                 .args([test, "--exact", "--nocapture", "--test-threads=1"])
@@ -337,7 +319,7 @@ async fn a_descriptor_that_is_no_listener_is_refused() {
 #[test]
 fn a_process_that_ignores_its_children_learns_nothing_of_their_ends() {
     let test = "a_process_that_ignores_its_children_learns_nothing_of_their_ends";
-    in_runtime_of_its_own(test, async |before| {
+    leaving_nothing(test, async |before| {
         use nix::sys::signal::{SigHandler, Signal, signal};
         // SAFETY: no handler is involved.
         let before_that = unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn).unwrap() };
@@ -372,9 +354,7 @@ fn a_process_that_ignores_its_children_learns_nothing_of_their_ends() {
 
 #[test]
 fn an_error_is_an_io_error_of_the_kind_of_its_reason() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let error = runtime
-        .unwrap()
+    let error = current_thread()
         .block_on(Command::new("/nowhere/at/all").spawn())
         .unwrap_err();
     assert_eq!(

@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use asm_tracer::{Child, Command, Errno, Error, Filter, Listener, Signal, Stdio, Supervisor, Sysno};
-use support::start::{Leftovers, Way, run, serve};
+use support::start::{Way, current_thread, leaving_nothing, serve};
 use support::{in_process_of_its_own, state, until, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -27,18 +27,6 @@ async fn ready(command: &mut Command) -> (Child, Listener) {
     let stdout = child.stdout.as_mut().unwrap();
     within("its word", stdout.read_exact(&mut word)).await.unwrap();
     (child, listener)
-}
-
-fn in_runtime_of_its_own(test: &str, body: impl AsyncFnOnce(&Leftovers)) {
-    in_process_of_its_own(test, || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.unwrap().block_on(async {
-            assert!(run(&mut Command::new("true")).await.unwrap().status.success());
-            let before = Leftovers::now();
-            body(&before).await;
-            before.assert_soon_none("everything").await;
-        });
-    });
 }
 
 #[tokio::test]
@@ -151,7 +139,7 @@ async fn the_memory_of_a_program_is_read_while_it_lives() {
 
 #[test]
 fn a_dropped_child_is_killed_and_reaped() {
-    in_runtime_of_its_own("a_dropped_child_is_killed_and_reaped", async |before| {
+    leaving_nothing("a_dropped_child_is_killed_and_reaped", async |before| {
         for way in Way::BOTH {
             let (child, mut listener) = ready(&mut sleeper(way)).await;
             drop(child);
@@ -176,7 +164,7 @@ fn a_dropped_child_is_killed_and_reaped() {
 #[test]
 fn a_supervisor_that_is_dropped_kills_all_of_its_children() {
     let test = "a_supervisor_that_is_dropped_kills_all_of_its_children";
-    in_runtime_of_its_own(test, async |before| {
+    leaving_nothing(test, async |before| {
         let supervisor = Supervisor::new();
         let mut children = Vec::new();
         for way in [Way::BOTH, Way::BOTH].concat() {
@@ -194,7 +182,7 @@ fn a_supervisor_that_is_dropped_kills_all_of_its_children() {
 #[test]
 fn a_child_that_may_outlive_its_handle_is_supervised_until_its_listener_goes() {
     let test = "a_child_that_may_outlive_its_handle_is_supervised_until_its_listener_goes";
-    in_runtime_of_its_own(test, async |before| {
+    leaving_nothing(test, async |before| {
         for way in Way::BOTH {
             let script = "echo ready; read go; umask 022; umask 077; echo $?; exec sleep 1000";
             let mut command = Command::new("/bin/sh");
@@ -251,8 +239,7 @@ async fn the_output_ends_with_the_last_process_that_writes_it() {
 fn a_child_that_other_code_reaps_is_an_error() {
     let test = "a_child_that_other_code_reaps_is_an_error";
     in_process_of_its_own(test, || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.unwrap().block_on(async {
+        current_thread().block_on(async {
             for way in Way::BOTH {
                 let mut command = Command::new("true");
                 way.apply(&mut command);

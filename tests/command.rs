@@ -9,7 +9,7 @@ use std::path::Path;
 
 use asm_tracer::{Command, Errno, Error, SpawnStep};
 use support::side_by_side::side_by_side;
-use support::start::executable;
+use support::start::{current_thread, executable};
 use support::{assert_passed, is_child, rerun};
 
 /// Directories with a program `tool` each, which says where it is.
@@ -270,8 +270,7 @@ fn odd_variables_of_the_supervisor_are_inherited() {
         command.env("=odd", "1");
         return assert_passed(&command.output().unwrap());
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.unwrap().block_on(async {
+    current_thread().block_on(async {
         let outcome = side_by_side!("/usr/bin/env", |command| {
             command.env("NEW", "1");
         });

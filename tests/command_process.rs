@@ -10,16 +10,8 @@ use asm_tracer::{Command, Errno, Error, Filter, SpawnStep, Stdio};
 use nix::libc;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, pthread_sigmask, signal};
 use support::side_by_side::side_by_side;
-use support::start::{Way, run};
+use support::start::{Way, current_thread, leaving_nothing, run};
 use support::{c_program, in_process_of_its_own, proc_status, within};
-
-/// Runs `body` in a process whose signals and users can be changed.
-fn in_runtime_of_its_own(test: &str, body: impl AsyncFnOnce()) {
-    in_process_of_its_own(test, || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.unwrap().block_on(body());
-    });
-}
 
 extern "C" fn handle(_: i32) {}
 
@@ -44,7 +36,7 @@ int main(void) {
 #[test]
 fn the_child_has_the_mask_of_the_thread_and_ignores_what_is_ignored() {
     let test = "the_child_has_the_mask_of_the_thread_and_ignores_what_is_ignored";
-    in_runtime_of_its_own(test, async || {
+    leaving_nothing(test, async |_| {
         // The launcher exists before the mask is what it is.
         assert!(run(&mut Command::new("true")).await.unwrap().status.success());
         // SAFETY: the handler does nothing.
@@ -255,7 +247,7 @@ fn who_may_not_change_the_user_gets_the_error() {
         return println!("skipped: only root can become somebody who is not");
     }
     let test = "who_may_not_change_the_user_gets_the_error";
-    in_runtime_of_its_own(test, async || {
+    leaving_nothing(test, async |_| {
         nix::unistd::setgroups(&[]).unwrap();
         nix::unistd::setgid(54322.into()).unwrap();
         nix::unistd::setuid(54321.into()).unwrap();
@@ -293,19 +285,25 @@ fn a_change_of_user_drops_the_groups_with_the_capability_alone() {
     if !nix::unistd::geteuid().is_root() {
         return println!("skipped: only root can hand out capabilities");
     }
-    let test = "a_change_of_user_drops_the_groups_with_the_capability_alone";
-    in_runtime_of_its_own(test, async || {
-        nix::unistd::setgroups(&[7.into(), 8.into()]).unwrap();
-        // SAFETY: keeps the permitted capabilities across the change of user.
-        assert_eq!(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) }, 0);
-        nix::unistd::setresuid(54321.into(), 54321.into(), 54321.into()).unwrap();
-        raise_capabilities();
-        let outcome = side_by_side!("/bin/grep", |command| {
-            command.args(IDS).uid(54323);
-        });
-        assert!(outcome.stdout().contains("54323"), "{outcome:?}");
-        assert_eq!(outcome.stdout().lines().last().unwrap().trim(), "Groups:");
-    });
+    // Capabilities belong to a thread, and threads have those of the one that started them. So nothing is started
+    // before.
+    in_process_of_its_own(
+        "a_change_of_user_drops_the_groups_with_the_capability_alone",
+        || {
+            nix::unistd::setgroups(&[7.into(), 8.into()]).unwrap();
+            // SAFETY: keeps the permitted capabilities across the change of user.
+            assert_eq!(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) }, 0);
+            nix::unistd::setresuid(54321.into(), 54321.into(), 54321.into()).unwrap();
+            raise_capabilities();
+            current_thread().block_on(async {
+                let outcome = side_by_side!("/bin/grep", |command| {
+                    command.args(IDS).uid(54323);
+                });
+                assert!(outcome.stdout().contains("54323"), "{outcome:?}");
+                assert_eq!(outcome.stdout().lines().last().unwrap().trim(), "Groups:");
+            });
+        },
+    );
 }
 
 /// Makes effective what is permitted.

@@ -8,26 +8,8 @@ use std::task::{Context, Poll};
 
 use asm_tracer::{Command, Error, Filter, Listener, SpawnStep, Stdio, Supervisor};
 use futures::future::join_all;
-use support::start::{Leftovers, Way, finish, run};
+use support::start::{Leftovers, Way, current_thread, finish, leaving_nothing, run};
 use support::{in_process_of_its_own, within};
-
-fn current_thread() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-}
-
-fn in_runtime_of_its_own(test: &str, body: impl AsyncFnOnce(&Leftovers)) {
-    in_process_of_its_own(test, || {
-        current_thread().block_on(async {
-            assert!(run(&mut Command::new("true")).await.unwrap().status.success());
-            let before = Leftovers::now();
-            body(&before).await;
-            before.assert_soon_none("everything").await;
-        });
-    });
-}
 
 /// A command with all that a start can hold: pipes, a filter that traps everything.
 fn full(program: &str, way: Way) -> Command {
@@ -57,7 +39,7 @@ async fn polled<F: Future>(future: F, times: usize) -> Option<F::Output> {
 #[test]
 fn a_start_that_is_dropped_leaves_nothing_behind_wherever_it_was() {
     let test = "a_start_that_is_dropped_leaves_nothing_behind_wherever_it_was";
-    in_runtime_of_its_own(test, async |before| {
+    leaving_nothing(test, async |before| {
         for way in Way::BOTH {
             for program in ["sleep", "/nowhere/at/all"] {
                 for kill_on_drop in [true, false] {
@@ -126,31 +108,32 @@ fn a_start_that_is_dropped_with_its_runtime_leaves_nothing_behind() {
 #[test]
 fn a_supervisor_that_goes_meanwhile_fails_the_start() {
     let test = "a_supervisor_that_goes_meanwhile_fails_the_start";
-    in_runtime_of_its_own(test, async |before| {
+    leaving_nothing(test, async |before| {
         for way in Way::BOTH {
             for kill_on_drop in [true, false] {
-                let supervisor = Supervisor::new();
-                let spawner = supervisor.spawner();
                 let mut command = full("sleep", way);
                 command
                     .arg("1000")
                     .kill_on_drop(kill_on_drop)
                     .filter(Filter::new());
-                {
-                    let mut start = pin!(spawner.spawn(&mut command));
-                    let mut cx = Context::from_waker(futures::task::noop_waker_ref());
-                    if let Poll::Ready(started) = start.as_mut().poll(&mut cx) {
-                        // The launcher and the child were faster than this thread's one poll.
-                        started.unwrap().start_kill().unwrap();
-                        continue;
+                for polls in 0..4 {
+                    let supervisor = Supervisor::new();
+                    let spawner = supervisor.spawner();
+                    {
+                        let mut start = pin!(spawner.spawn(&mut command));
+                        if let Some(started) = polled(start.as_mut(), polls).await {
+                            // It was faster.
+                            started.unwrap().kill().await.unwrap();
+                            continue;
+                        }
+                        drop(supervisor);
+                        let error = within("the error", start).await.unwrap_err();
+                        assert!(matches!(error, Error::SupervisorGone), "{error:?}");
                     }
-                    drop(supervisor);
-                    let error = within("the error", start).await.unwrap_err();
-                    assert!(matches!(error, Error::SupervisorGone), "{error:?}");
+                    before
+                        .assert_soon_none(&format!("{way:?}, kill_on_drop {kill_on_drop}, {polls} polls"))
+                        .await;
                 }
-                before
-                    .assert_soon_none(&format!("{way:?}, kill_on_drop {kill_on_drop}"))
-                    .await;
             }
         }
     });
@@ -301,7 +284,7 @@ fn outside_of_a_runtime_there_is_an_error_and_nothing_else() {
 // The step that is cancelled most is also one that can fail: nothing is left either way.
 #[test]
 fn failed_starts_at_once_leave_nothing_behind() {
-    in_runtime_of_its_own("failed_starts_at_once_leave_nothing_behind", async |before| {
+    leaving_nothing("failed_starts_at_once_leave_nothing_behind", async |before| {
         let mut commands: Vec<_> = (0..40)
             .map(|index| full("/nowhere/at/all", Way::BOTH[index % 2]))
             .collect();

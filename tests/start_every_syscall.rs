@@ -6,8 +6,8 @@ mod support;
 use std::path::PathBuf;
 
 use asm_tracer::{Command, Errno, Error, Filter, SpawnStep, Sysno};
-use support::start::{Leftovers, Way, executable, run};
-use support::{in_process_of_its_own, within};
+use support::start::{Leftovers, Way, executable, leaving_nothing, run};
+use support::within;
 
 /// Programs that can't be executed, and why not.
 struct Broken {
@@ -93,25 +93,9 @@ async fn start_all(what: &str, filter: &Filter, broken: &Broken, before: &Leftov
     }
 }
 
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-}
-
 /// Runs `body` where only what it does itself shows up among the descriptors and the children.
 fn sweep(test: &str, body: impl AsyncFnOnce(&Broken, &Leftovers)) {
-    in_process_of_its_own(test, || {
-        runtime().block_on(async {
-            let broken = Broken::new();
-            // The launcher, the probes.
-            assert!(run(&mut Command::new("true")).await.unwrap().status.success());
-            let before = Leftovers::now();
-            body(&broken, &before).await;
-            before.assert_none("everything");
-        });
-    });
+    leaving_nothing(test, async |before| body(&Broken::new(), before).await);
 }
 
 // T25, T26

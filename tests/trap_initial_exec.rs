@@ -6,8 +6,8 @@ mod support;
 use std::os::unix::process::ExitStatusExt;
 
 use asm_tracer::{Child, Command, Errno, Error, Filter, Listener, Notification, SpawnStep, Stdio, Sysno};
-use support::start::{Leftovers, Way, executable, finish, run};
-use support::{in_process_of_its_own, proc_status, state, until, within};
+use support::start::{Way, executable, finish, leaving_nothing};
+use support::{proc_status, state, until, within};
 
 /// A command whose execution is trapped, and nothing else.
 fn command(program: &str, way: Way) -> Command {
@@ -36,18 +36,6 @@ fn exec_error(error: &Error) -> Option<Errno> {
         } => Some(*source),
         _ => None,
     }
-}
-
-fn in_runtime_of_its_own(test: &str, body: impl AsyncFnOnce(&Leftovers)) {
-    in_process_of_its_own(test, || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.unwrap().block_on(async {
-            assert!(run(&mut Command::new("true")).await.unwrap().status.success());
-            let before = Leftovers::now();
-            body(&before).await;
-            before.assert_soon_none("everything").await;
-        });
-    });
 }
 
 // T26
@@ -217,7 +205,7 @@ fn descriptors(pid: u32) -> Vec<String> {
 #[test]
 fn a_pending_child_holds_only_what_its_program_will_have() {
     let test = "a_pending_child_holds_only_what_its_program_will_have";
-    in_runtime_of_its_own(test, async |_| {
+    leaving_nothing(test, async |_| {
         for way in Way::BOTH {
             let (first, first_listener, first_call) = pending(&mut command("/bin/true", way)).await;
             let (mut reader, writer) = std::io::pipe().unwrap();
@@ -245,7 +233,7 @@ fn a_pending_child_holds_only_what_its_program_will_have() {
 #[test]
 fn pending_children_do_not_hold_up_the_starts_of_others() {
     let test = "pending_children_do_not_hold_up_the_starts_of_others";
-    in_runtime_of_its_own(test, async |_| {
+    leaving_nothing(test, async |_| {
         // It makes a fork so slow that the other starts are all prepared before it is done.
         let ballast = ballast(64 << 20);
         for _ in 0..10 {
@@ -289,7 +277,7 @@ fn ballast(size: usize) -> Vec<u8> {
 #[test]
 fn a_pending_execution_leaves_nothing_behind_however_it_ends() {
     let test = "a_pending_execution_leaves_nothing_behind_however_it_ends";
-    in_runtime_of_its_own(test, async |before| {
+    leaving_nothing(test, async |before| {
         for way in Way::BOTH {
             // Only the child is dropped.
             let (child, mut listener, call) = pending(&mut command("/bin/true", way)).await;
@@ -326,7 +314,7 @@ fn a_pending_execution_leaves_nothing_behind_however_it_ends() {
 #[test]
 fn a_pending_child_that_may_outlive_its_handle_is_served_until_its_listener_goes() {
     let test = "a_pending_child_that_may_outlive_its_handle_is_served_until_its_listener_goes";
-    in_runtime_of_its_own(test, async |before| {
+    leaving_nothing(test, async |before| {
         for way in Way::BOTH {
             let mut kept = command("/bin/true", way);
             kept.kill_on_drop(false);

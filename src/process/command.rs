@@ -35,6 +35,10 @@ impl PreExec {
 /// the cost doesn't grow with the supervisor. [`pre_exec`](Self::pre_exec), [`uid`](Self::uid) and
 /// [`gid`](Self::gid) need memory of their own and take a `fork(2)`, which does.
 ///
+/// All children are cloned by one thread that never ends, so that its end can't be taken for that of the process. But
+/// for the signal mask, what belongs to a thread (capabilities, scheduling, namespaces, a filter) they have from the
+/// thread that was the first to spawn one.
+///
 /// It can be spawned any number of times.
 ///
 /// # Examples

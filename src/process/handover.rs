@@ -103,3 +103,47 @@ unsafe fn first_descriptor(message: &libc::msghdr) -> Option<OwnedFd> {
     }
     first
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+    use std::os::fd::AsFd;
+    use std::sync::mpsc::channel;
+
+    use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
+
+    use super::*;
+
+    /// A race, so it takes many rounds; on one CPU it hardly ever happens.
+    #[test]
+    fn the_last_word_comes_before_the_end() {
+        let (sender, sockets) = channel::<OwnedFd>();
+        let child = std::thread::spawn(move || {
+            for socket in sockets {
+                let said = [SpawnStep::Exec as i32, libc::ENOENT].map(i32::to_ne_bytes);
+                let data = [IoSlice::new(said.as_flattened())];
+                sendmsg::<()>(socket.as_raw_fd(), &data, &[], MsgFlags::empty(), None).unwrap();
+            }
+        });
+        for round in 0..20_000 {
+            let flags = SockFlag::SOCK_CLOEXEC;
+            let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
+            sender.send(theirs).unwrap();
+            let mut looks = 0;
+            let word = loop {
+                match receive(ours.as_fd()) {
+                    // Looks must be frequent, but the other thread may need this CPU.
+                    Err(Errno::EAGAIN) if looks < 100 => looks += 1,
+                    Err(Errno::EAGAIN) => std::thread::yield_now(),
+                    word => break word.unwrap(),
+                }
+            };
+            assert!(
+                matches!(word, Word::Failed(SpawnStep::Exec, Errno::ENOENT)),
+                "{round}: {word:?}"
+            );
+        }
+        drop(sender);
+        child.join().unwrap();
+    }
+}

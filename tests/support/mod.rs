@@ -1,6 +1,7 @@
 //! What the tests share: bounds, conditions, fixtures, processes of their own.
 #![allow(dead_code, unused_imports, unused_macros)] // Each test file is a crate of its own and uses a part of it.
 
+pub(crate) mod limit;
 pub(crate) mod side_by_side;
 pub(crate) mod start;
 

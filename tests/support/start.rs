@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::time::{Duration, Instant};
 
 use asm_tracer::{Child, Command, Listener, Result};
 use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
-use super::{until, until_blocking, within};
+use super::{BOUND, in_process_of_its_own, until, within};
 
 /// How the library makes the child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +58,28 @@ pub(crate) async fn finish(child: Child, listener: Listener) -> Result<Output> {
 pub(crate) async fn run(command: &mut Command) -> Result<Output> {
     let (child, listener) = within("the start", command.spawn()).await?;
     finish(child, listener).await
+}
+
+/// A runtime on this thread.
+pub(crate) fn current_thread() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// Runs `body` in a process and a runtime of its own, where only what it does itself can be left behind, and fails if
+/// anything is. `test` is the name of the test that calls this.
+pub(crate) fn leaving_nothing(test: &str, body: impl AsyncFnOnce(&Leftovers)) {
+    in_process_of_its_own(test, || {
+        current_thread().block_on(async {
+            // What stays for good: the launcher, what the kernel was found to offer.
+            assert!(run(&mut Command::new("true")).await.unwrap().status.success());
+            let before = Leftovers::now();
+            body(&before).await;
+            before.assert_soon_none("everything").await;
+        });
+    });
 }
 
 /// Writes a file that can be executed.
@@ -113,12 +136,25 @@ impl Leftovers {
 
     /// The same for what the reaper's thread cleans up in its own time.
     pub(crate) async fn assert_soon_none(&self, after: &str) {
-        until(&format!("nothing is left after {after}"), || self.none()).await;
+        let start = Instant::now();
+        while !self.none() && start.elapsed() < BOUND {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.assert_none(after);
     }
 
     /// The same without a runtime.
     pub(crate) fn assert_soon_none_blocking(&self, after: &str) {
-        until_blocking(&format!("nothing is left after {after}"), || self.none());
+        let start = Instant::now();
+        while !self.none() && start.elapsed() < BOUND {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.assert_none(after);
+    }
+
+    /// Waits until no child is left, whether or not there are descriptors to look at the rest with.
+    pub(crate) async fn assert_soon_reaped(&self, after: &str) {
+        until(&format!("no child is left after {after}"), || !has_children()).await;
     }
 
     fn none(&self) -> bool {
@@ -127,7 +163,7 @@ impl Leftovers {
 }
 
 /// The open descriptors of this process, and what they lead to.
-fn descriptors() -> BTreeMap<String, String> {
+pub(crate) fn descriptors() -> BTreeMap<String, String> {
     let mut open = BTreeMap::new();
     for entry in std::fs::read_dir("/proc/self/fd").unwrap() {
         let path = entry.unwrap().path();
