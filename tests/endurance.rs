@@ -174,7 +174,7 @@ fn a_thousand_children_killed_at_random_moments_lose_nothing() {
                     gone += u64::from(delivery == Some(Delivery::Gone));
                 }
                 drop(held);
-                    drop(spawner);
+                drop(spawner);
                 while let Some(call) = within("the end of the stream", supervisor.next()).await {
                     call.respond(1).unwrap();
                 }
