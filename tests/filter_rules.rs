@@ -141,29 +141,28 @@ fn sized(equal: i32, less: i32) -> Filter {
     })
 }
 
-/// A filter of the most instructions, and one that needs one more.
-fn largest() -> (Filter, Filter) {
+/// A filter of the most instructions.
+fn largest() -> Filter {
+    of_size(Program::LIMIT)
+}
+
+fn of_size(wanted: usize) -> Filter {
     let size = |filter: &Filter| match filter.program() {
         Ok(program) => program.len(),
         Err(Error::FilterTooLarge { instructions, .. }) => instructions,
         Err(error) => panic!("{error}"),
     };
-    let of_size = |wanted| {
-        let nearly = (1800..2048)
-            .rev()
-            .find(|equal| size(&sized(*equal, 0)) <= wanted - 4);
-        let exactly = |(equal, less)| Some(sized(equal, less)).filter(|filter| size(filter) == wanted);
-        (0..6)
-            .map(|index| (nearly.unwrap() + index % 3, index / 3))
-            .find_map(exactly)
-            .unwrap()
-    };
-    (of_size(Program::LIMIT), of_size(Program::LIMIT + 1))
+    let candidates: Vec<_> = (1900..2048).collect();
+    let nearly = candidates[candidates.partition_point(|equal| size(&sized(*equal, 0)) < wanted - 6)];
+    (0..9)
+        .map(|index| sized(nearly + index % 3, index / 3))
+        .find(|filter| size(filter) == wanted)
+        .unwrap()
 }
 
 #[test]
 fn the_kernel_takes_the_largest_filter_and_a_larger_one_is_refused_before() {
-    let (fits, too_large) = largest();
+    let (fits, too_large) = (largest(), of_size(Program::LIMIT + 1));
     let installed = std::thread::spawn(move || fits.install());
     installed.join().unwrap().unwrap();
     let error = too_large.program().unwrap_err();
@@ -186,7 +185,11 @@ async fn a_filter_with_a_mistake_starts_no_program() {
     let mut command = Command::new("true");
     let error = command.filter(Filter::new().trap(-1)).spawn().await.unwrap_err();
     assert!(matches!(error, Error::InvalidFilter(_)), "{error:?}");
-    let (_, too_large) = largest();
-    let error = command.filter(too_large).spawn().await.unwrap_err();
+    // It would fit, but not together with what lets the child itself through.
+    let error = command
+        .filter(largest().otherwise(Action::Trap))
+        .spawn()
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::FilterTooLarge { .. }), "{error:?}");
 }
