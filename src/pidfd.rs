@@ -20,7 +20,7 @@ use crate::{memory, reaper};
 pub(crate) struct Process {
     pid: Pid,
     pidfd: Arc<OwnedFd>,
-    /// How it ended, once reaped. Held while the pid is used, so that it can't come to mean another process.
+    /// How it ended, once reaped.
     status: Mutex<Option<ExitStatus>>,
 }
 
@@ -65,11 +65,13 @@ impl Process {
     }
 
     pub(crate) fn read_memory(&self, address: u64, buffer: &mut [u8]) -> Result<usize> {
-        let status = self.status();
-        if status.is_some() {
+        // Without the lock: a target can make the read stall for as long as it likes.
+        let read = memory::read(self.pid, address, buffer);
+        // The pid was the child's all the while if it is so still.
+        if self.reaped() || send_signal(self.pidfd.as_fd(), 0) == Err(Errno::ESRCH) {
             return Err(Error::Gone);
         }
-        memory::read(self.pid, address, buffer).map_err(|errno| memory::error(errno, address))
+        read.map_err(|errno| memory::error(errno, address))
     }
 }
 

@@ -51,7 +51,9 @@ impl Child {
         }
     }
 
-    /// The process id, or `None` once the child has been waited for: the number may mean another process then.
+    /// The process id, or `None` once the child has been reaped: the number may mean another process then.
+    ///
+    /// It is reaped when it has ended and is waited for, here or by the loop that serves its calls.
     pub fn id(&self) -> Option<u32> {
         let process = self.guard.process.get_ref();
         match process.reaped() {
@@ -171,7 +173,8 @@ impl Child {
     /// Reads the program's memory at `address` into `buffer`, while it runs, and returns how many bytes there were.
     ///
     /// Nothing keeps the program from changing it meanwhile; a frozen thread's view is
-    /// [`Notification::read_memory`](crate::Notification::read_memory).
+    /// [`Notification::read_memory`](crate::Notification::read_memory). Like that, it stalls for as long as a hostile
+    /// program likes; so read off the runtime if the program is not trusted.
     ///
     /// # Errors
     ///
