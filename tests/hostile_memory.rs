@@ -5,7 +5,7 @@ mod support;
 use std::path::Path;
 use std::sync::Arc;
 
-use support::target::{command, on_each_runtime};
+use support::target::{adopt_orphans, command, on_each_runtime, orphan_end};
 use support::{until, until_blocking, within};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
@@ -21,13 +21,13 @@ int main(void) {
     void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     struct uffdio_register range = { .range = { (unsigned long)page, 4096 }, .mode = UFFDIO_REGISTER_MODE_MISSING };
     check(!ioctl(fd, UFFDIO_REGISTER, &range), "UFFDIO_REGISTER");
-    /* Before the helper, whose end is that of the pipe. */
-    printf("%lu\n", (unsigned long)page);
-    fflush(stdout);
-    if (fork() == 0) {
+    pid_t helper = fork();
+    if (helper == 0) {
         for (int word; (word = told()) && word != 'h'; ) { }
         _exit(0);
     }
+    printf("%lu %d\n", (unsigned long)page, (int)helper);
+    fflush(stdout);
     struct uffd_msg fault;
     check(read(fd, &fault, sizeof fault) == sizeof fault, "the fault");
     return 0;
@@ -43,6 +43,7 @@ fn unless_blocked(body: impl FnOnce() + Send + 'static) {
 
 #[test]
 fn a_stalled_read_of_a_child_blocks_neither_the_listener_nor_the_child() {
+    adopt_orphans();
     unless_blocked(|| on_each_runtime(stalled_read));
 }
 
@@ -51,10 +52,11 @@ async fn stalled_read() {
     let mut stdin = child.stdin.take().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let line = within("a line", lines.next_line()).await.unwrap().unwrap();
-    let Ok(address) = line.parse::<u64>() else {
+    let Some((address, helper)) = line.split_once(' ') else {
         eprintln!("skipped: no permission for userfaultfd(2)");
         return;
     };
+    let (address, helper): (u64, u32) = (address.parse().unwrap(), helper.parse().unwrap());
     let status = format!("/proc/{}", child.id().unwrap());
     let child = Arc::new(child);
     let reader = std::thread::spawn({
@@ -68,6 +70,7 @@ async fn stalled_read() {
     assert!(!reader.is_finished());
     stdin.write_all(b"h").await.unwrap();
     within("the end", serving).await.unwrap();
+    orphan_end(helper);
     until("the read has ended", || reader.is_finished()).await;
     assert!(matches!(reader.join().unwrap(), Err(asm_tracer::Error::Gone)));
 }

@@ -7,27 +7,22 @@ use crate::program::{Program, assert_success};
 const MODULES: [&str; 3] = ["test.test_subprocess", "test.test_threading", "test.test_signal"];
 
 /// Quick ones, whose outcome does not depend on how long something takes.
-const TESTS: [&str; 20] = [
+const TESTS: [&str; 15] = [
     "*RunFuncTestCase.test_call*",
-    "*RunFuncTestCase.test_check_output_s*",
     "*RunFuncTestCase.test_check*zero",
-    "*RunFuncTestCase.test_run_with*",
     "*POSIXProcessTestCase.test_*string*",
-    "*POSIXProcessTestCase.test_exception*",
+    "*POSIXProcessTestCase.test_exception_[be]*",
     "*POSIXProcessTestCase.test_preexec",
-    "*POSIXProcessTestCase.test_preexec_exception",
     "*POSIXProcessTestCase.test_kill",
     "*POSIXProcessTestCase.test_terminate",
     "*POSIXProcessTestCase.test_r*",
-    "*POSIXProcessTestCase.test_start_new_session",
     "*PosixTests.test_[gs]*",
     "*PendingSignalsTests.test_sigpending*",
     "*PendingSignalsTests.test_pthread*",
     "*RaiseSignalTest*",
-    "*WakeupFDTests*",
     "*LockTests.test_[alr]*",
     "*BarrierTests.test_[abrw]*",
-    "*ThreadTests.test_[adefm]*",
+    "*ThreadTests.test_[aef]*",
 ];
 
 /// The same in short, for a Python that came without its tests.
