@@ -105,8 +105,8 @@ pub enum Error {
          and a container that permits process_vm_readv(2)"
     )]
     NoAccess,
-    /// The string in the target does not end within the limit.
-    #[error("the string at {address:#x} is longer than {limit} bytes")]
+    /// The string in the target does not end within the limit, or the array is longer.
+    #[error("what is at {address:#x} is longer than {limit} bytes")]
     TooLong {
         /// The address in the target.
         address: u64,

@@ -1,5 +1,4 @@
-//! An async chokepoint between any process and the Linux kernel.
-
+#![doc = include_str!("../README.md")]
 // A hostile target must not be able to stop its supervisor. Tests and examples may.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 
 use crate::error::Error;
 use crate::pidfd;
@@ -112,6 +113,8 @@ impl Reaper {
 }
 
 fn run() {
+    // The program's handlers are not to run on this small stack.
+    let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None);
     let mut orphans = Vec::new();
     while let Some(bell) = gather(&mut orphans) {
         wait(bell.as_deref(), &mut orphans);

@@ -30,6 +30,14 @@ impl Program {
         Self { instructions }
     }
 
+    /// Forgets the operands, of which some may be secret.
+    pub(crate) fn wipe(&mut self) {
+        for instruction in &mut self.instructions {
+            instruction.k = 0;
+        }
+        std::hint::black_box(&self.instructions);
+    }
+
     /// The program as the kernel takes it. It leads into `self` and is only good for reading.
     pub(crate) fn as_sock_fprog(&self) -> libc::sock_fprog {
         let filter = self.instructions.as_ptr().cast::<libc::sock_filter>().cast_mut();

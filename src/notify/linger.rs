@@ -23,7 +23,7 @@ pub(crate) struct Linger {
 }
 
 /// How long the runtime waits for its turn at most, apart from one `PATIENCE`.
-const TURN: Duration = Duration::from_micros(500);
+const TURN: Duration = Duration::from_micros(200);
 /// How long a call is waited for, to which the kernel adds its timer slack (50 µs unless told otherwise).
 const PATIENCE: TimeSpec = TimeSpec::new(0, 100_000);
 /// With this many calls between two failures, what they cost disappears.

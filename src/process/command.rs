@@ -274,6 +274,9 @@ impl Command {
     /// The calls must be served for the program to get on. [`Supervisor::spawn`](crate::Supervisor::spawn) serves
     /// many children in one loop.
     ///
+    /// Other code of this process that forks without executing anything keeps what is open at that moment, and can
+    /// so keep a start from ending until it closes it or exits.
+    ///
     /// # Errors
     ///
     /// Whatever kept the program from running, by the step that failed: [`Error::Spawn`](crate::Error::Spawn) with

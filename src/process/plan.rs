@@ -109,6 +109,7 @@ impl Drop for Plan {
     fn drop(&mut self) {
         // The program can't be read back from the kernel; neither should the secret be from us.
         self.secret = std::hint::black_box([0; 3]);
+        self.program.wipe();
     }
 }
 

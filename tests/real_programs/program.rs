@@ -85,10 +85,11 @@ impl<'a> Program<'a> {
         let mut calls = 0_u64;
         let serving = async {
             while let Some(call) = supervisor.next().await {
-                if call.sysno() == Some(Sysno::wait4) && call.tid() == pid {
-                    if let Some(mut stdin) = stdin.take() {
-                        stdin.write_all(self.input.as_bytes()).await.unwrap();
-                    }
+                if call.sysno() == Some(Sysno::wait4)
+                    && call.tid() == pid
+                    && let Some(mut stdin) = stdin.take()
+                {
+                    stdin.write_all(self.input.as_bytes()).await.unwrap();
                 }
                 call.continue_syscall().unwrap();
                 calls += 1;
