@@ -10,7 +10,7 @@ use asm_tracer::{Child, Listener, Signal, Supervisor};
 use futures::stream::FusedStream;
 use nix::libc;
 use nix::sys::wait::WaitStatus;
-use support::target::{adopt_orphans, command, frozen_threads, on_each_runtime, orphan_end, waits_in};
+use support::target::{adopt_orphans, command, frozen_threads, on_each_runtime, orphan_end};
 use support::{in_process_of_its_own, state, until, within};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
@@ -295,9 +295,7 @@ fn a_child_that_is_not_to_be_killed_gets_enosys_once_its_listener_is_closed() {
     on_each_runtime(|| async {
         let mut command = command("says", SAYS);
         let (child, listener) = command.arg("3").kill_on_drop(false).spawn().await.unwrap();
-        let pid = child.id().unwrap();
-        frozen_threads(pid, 3).await;
-        assert!(waits_in(pid, asm_tracer::Sysno::futex));
+        frozen_threads(child.id().unwrap(), 3).await;
         drop(listener);
         let output = within("the output", child.wait_with_output()).await.unwrap();
         assert!(output.status.success(), "{output:?}");
