@@ -317,42 +317,6 @@ async fn a_descriptor_that_is_no_listener_is_refused() {
 }
 
 #[test]
-fn a_process_that_ignores_its_children_learns_nothing_of_their_ends() {
-    let test = "a_process_that_ignores_its_children_learns_nothing_of_their_ends";
-    leaving_nothing(test, async |before| {
-        use nix::sys::signal::{SigHandler, Signal, signal};
-        // SAFETY: no handler is involved.
-        let before_that = unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn).unwrap() };
-        for way in Way::BOTH {
-            let mut command = Command::new("true");
-            way.apply(&mut command);
-            let error = run(&mut command).await.unwrap_err();
-            assert!(matches!(error, Error::Reaped), "{error:?}");
-            assert!(error.to_string().contains("SIGCHLD ignored"), "{error}");
-
-            // What kept the program from running is known all the same.
-            let mut command = Command::new("/nowhere/at/all");
-            way.apply(&mut command);
-            let error = within("the error", command.spawn()).await.unwrap_err();
-            assert!(
-                matches!(
-                    error,
-                    Error::Spawn {
-                        step: SpawnStep::Exec,
-                        source: Errno::ENOENT
-                    }
-                ),
-                "{error:?}"
-            );
-        }
-        before.assert_none("ignored children");
-        // SAFETY: as above.
-        unsafe { signal(Signal::SIGCHLD, before_that).unwrap() };
-        assert!(run(&mut Command::new("true")).await.unwrap().status.success());
-    });
-}
-
-#[test]
 fn an_error_is_an_io_error_of_the_kind_of_its_reason() {
     let error = current_thread()
         .block_on(Command::new("/nowhere/at/all").spawn())

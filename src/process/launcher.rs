@@ -128,7 +128,11 @@ fn run(jobs: &Receiver<Job>) {
 }
 
 fn clone(plan: Box<Plan>) -> Result<Started> {
-    let failed = |errno| Error::spawn(SpawnStep::Clone, errno);
+    let failed = |errno| match errno {
+        // A fork that ended before it could be taken hold of, where the end of a child is not to be waited for.
+        Errno::ESRCH => Error::Reaped,
+        errno => Error::spawn(SpawnStep::Clone, errno),
+    };
     let blocked = Blocked::new();
     let made = match &plan.stack {
         Some(stack) => clone_sharing_memory(&plan, stack.top()),
@@ -164,9 +168,11 @@ fn fork(plan: &Plan) -> Result<(i32, OwnedFd), Errno> {
     match Errno::result(unsafe { libc::fork() })? {
         0 => enter(argument),
         // Nobody can have reaped it yet: its pid is known to this thread only, as long as no code of this
-        // process waits for any child, which would break every owner of children in it.
+        // process waits for any child, which would break every owner of children in it, or ignores SIGCHLD.
         pid => match pidfd::open(Pid::from_raw(pid)) {
             Ok(pidfd) => Ok((pid, pidfd)),
+            // The pid may be another process's by now.
+            Err(Errno::ESRCH) => Err(Errno::ESRCH),
             Err(errno) => {
                 // SAFETY: kills and reaps the child that was just made and has not been reaped.
                 unsafe {

@@ -23,8 +23,12 @@ use crate::reaper::{self, Orphan};
 
 pub(super) async fn spawn(command: &mut Command) -> Result<(Child, Listener)> {
     let (prepared, plan, child_ends) = prepare(command)?;
-    let started = launch(plan, child_ends).await?;
-    prepared.finish(started, command).await
+    match launch(plan, child_ends).await {
+        Ok(started) => prepared.finish(started, command).await,
+        // What is left of it is what it said.
+        Err(Error::Reaped) => Err(prepared.last_failure().unwrap_or(Error::Reaped)),
+        Err(error) => Err(error),
+    }
 }
 
 /// What this side of the start holds while the child is on its way.
@@ -111,6 +115,17 @@ impl Prepared {
         let mut child = Child::new(guard(), channel.key(), exec_report);
         (child.stdin, child.stdout, child.stderr) = (self.stdin, self.stdout, self.stderr);
         Ok((child, Listener::new(channel)))
+    }
+
+    /// The step at which a child failed that is gone already, if it failed at one.
+    fn last_failure(&self) -> Option<Error> {
+        loop {
+            match handover::receive(self.socket.get_ref().as_fd()) {
+                Ok(Word::Listener(_)) => {}
+                Ok(Word::Failed(step, errno)) => return Some(Error::spawn(step, errno)),
+                Ok(Word::End) | Err(_) => return None,
+            }
+        }
     }
 
     /// Waits for the next word of the child, or its death.
