@@ -10,14 +10,14 @@ use std::os::unix::process::ExitStatusExt;
 use asm_tracer::filter::arg;
 use asm_tracer::{Command, Errno, Error, Filter, Listener, SpawnStep, Supervisor, Sysno};
 use nix::libc;
-use support::start::{Leftovers, Way, current_thread, leaving_nothing, run};
+use support::start::{Leftovers, Way, assert_a_start_works, current_thread, leaving_nothing, run};
 use support::{in_process_of_its_own, within};
 
 /// Starts a command that can't be started, checks that nothing is left and that the next start works.
 async fn refused(before: &Leftovers, mut command: Command) -> Error {
     let error = within("the error", command.spawn()).await.unwrap_err();
     before.assert_none(&format!("{error:?}"));
-    assert!(run(&mut Command::new("true")).await.unwrap().status.success());
+    assert_a_start_works().await;
     error
 }
 

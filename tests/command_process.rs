@@ -10,7 +10,7 @@ use asm_tracer::{Command, Errno, Error, Filter, SpawnStep, Stdio};
 use nix::libc;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, pthread_sigmask, signal};
 use support::side_by_side::side_by_side;
-use support::start::{Way, current_thread, leaving_nothing, run};
+use support::start::{Way, assert_a_start_works, current_thread, leaving_nothing, run};
 use support::{c_program, in_process_of_its_own, proc_status, within};
 
 extern "C" fn handle(_: i32) {}
@@ -38,7 +38,7 @@ fn the_child_has_the_mask_of_the_thread_and_ignores_what_is_ignored() {
     let test = "the_child_has_the_mask_of_the_thread_and_ignores_what_is_ignored";
     leaving_nothing(test, async |_| {
         // The launcher exists before the mask is what it is.
-        assert!(run(&mut Command::new("true")).await.unwrap().status.success());
+        assert_a_start_works().await;
         // SAFETY: the handler does nothing.
         unsafe {
             signal(Signal::SIGINT, SigHandler::SigIgn).unwrap();

@@ -11,7 +11,7 @@ use asm_tracer::{Command, Stdio};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 use support::side_by_side::{side_by_side, variants};
-use support::start::{Way, current_thread, finish, run, serve};
+use support::start::{Way, assert_a_start_works, current_thread, finish, run, serve};
 use support::{in_process_of_its_own, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -200,7 +200,7 @@ fn without_standard_streams(test: &str, closed: Closed, body: impl AsyncFnOnce()
             }
             let runtime = current_thread();
             runtime.block_on(async {
-                assert!(run(&mut Command::new("true")).await.unwrap().status.success());
+                assert_a_start_works().await;
                 if closed == Closed::Late {
                     close();
                 }

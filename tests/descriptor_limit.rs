@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd;
 use asm_tracer::{Command, Errno, Error, Filter, KernelSupport, SpawnStep, Stdio};
 use nix::libc;
 use support::limit::Lowered;
-use support::start::{Way, current_thread, descriptors, leaving_nothing, run};
+use support::start::{Way, assert_a_start_works, current_thread, descriptors, leaving_nothing, run};
 use support::{in_process_of_its_own, until, within};
 
 /// Leaves so many descriptors free, until the two are dropped.
@@ -108,13 +108,7 @@ fn the_first_start_of_a_process_may_be_out_of_descriptors() {
                 assert_out_of_descriptors(&error, &format!("{free} free"));
             }
             // What the kernel offers was not misjudged meanwhile.
-            assert!(
-                run(&mut Command::new("/bin/true"))
-                    .await
-                    .unwrap()
-                    .status
-                    .success()
-            );
+            assert_a_start_works().await;
             let kernel = *KernelSupport::get();
             let fresh = support::rerun("print_what_the_kernel_offers").output().unwrap();
             let fresh = String::from_utf8(fresh.stdout).unwrap();
@@ -171,13 +165,7 @@ fn a_listener_that_can_not_be_received_leaves_nothing_behind() {
             let step = assert_out_of_descriptors(&started.unwrap_err(), "no number for the listener");
             assert_eq!(step, SpawnStep::Receive);
             before.assert_none("a listener that could not be received");
-            assert!(
-                run(&mut Command::new("/bin/true"))
-                    .await
-                    .unwrap()
-                    .status
-                    .success()
-            );
+            assert_a_start_works().await;
         }
     });
 }

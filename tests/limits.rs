@@ -11,7 +11,7 @@ use asm_tracer::filter::int_arg;
 use asm_tracer::{Action, Command, Errno, Error, Filter, SpawnStep, Stdio, Sysno};
 use nix::libc;
 use support::limit::Lowered;
-use support::start::{Leftovers, Way, current_thread, leaving_nothing, run};
+use support::start::{Leftovers, Way, assert_a_start_works, current_thread, leaving_nothing, run};
 use support::{in_process_of_its_own, within};
 
 /// Each registration with the runtime fails in turn, wherever in the start it is.
@@ -93,22 +93,10 @@ fn a_user_without_processes_left_gets_an_error_that_says_so() {
             };
             // The very first start, which needs the launcher.
             refused(SpawnStep::StartLauncher).await;
-            assert!(
-                run(&mut Command::new("/bin/true"))
-                    .await
-                    .unwrap()
-                    .status
-                    .success()
-            );
+            assert_a_start_works().await;
             before.assert_none("a start that worked");
             refused(SpawnStep::Clone).await;
-            assert!(
-                run(&mut Command::new("/bin/true"))
-                    .await
-                    .unwrap()
-                    .status
-                    .success()
-            );
+            assert_a_start_works().await;
             let mut command = Command::new("/bin/true");
             Way::Forked.apply(&mut command);
             let lowered = Lowered::to(libc::RLIMIT_NPROC, 0);
@@ -158,24 +146,12 @@ fn a_process_without_memory_left_gets_an_error_that_says_so() {
             // The very first starts: no launcher, and no stack for a child that needs one of its own.
             refused(Way::Forked, SpawnStep::StartLauncher).await;
             refused(Way::Shared, SpawnStep::Prepare).await;
-            assert!(
-                run(&mut Command::new("/bin/true"))
-                    .await
-                    .unwrap()
-                    .status
-                    .success()
-            );
+            assert_a_start_works().await;
             let before = Leftovers::now();
             for _ in 0..3 {
                 refused(Way::Shared, SpawnStep::Prepare).await;
                 before.assert_none("no memory");
-                assert!(
-                    run(&mut Command::new("/bin/true"))
-                        .await
-                        .unwrap()
-                        .status
-                        .success()
-                );
+                assert_a_start_works().await;
             }
             drop(last);
         });

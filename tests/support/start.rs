@@ -54,6 +54,12 @@ pub(crate) async fn finish(child: Child, listener: Listener) -> Result<Output> {
     output
 }
 
+/// Starts a program that does nothing, and sees it succeed.
+pub(crate) async fn assert_a_start_works() {
+    let output = run(&mut Command::new("/bin/true")).await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
 /// Starts a program, lets all of its calls run, and gives what it wrote.
 pub(crate) async fn run(command: &mut Command) -> Result<Output> {
     let (child, listener) = within("the start", command.spawn()).await?;
