@@ -44,17 +44,19 @@ pub(crate) struct Channel {
 
 impl Channel {
     pub(crate) fn new(source: Source, guard: Option<ChildGuard>) -> Result<Self> {
-        let source = Arc::new(source);
-        Ok(Self {
+        let mut channel = Self {
             guard,
-            events: Some(register(Arc::clone(&source), Interest::READABLE)?),
-            source,
+            source: Arc::new(source),
+            events: None,
             runtime: Handle::try_current().map_err(|_| Error::NoRuntime)?,
             queue: VecDeque::with_capacity(QUEUE),
             synchronous: None,
             linger: Linger::new(),
             ended: false,
-        })
+        };
+        // If this fails, the parts are dropped in the order of a channel's.
+        channel.events = Some(register(Arc::clone(&channel.source), Interest::READABLE)?);
+        Ok(channel)
     }
 
     /// Takes a listener that came from elsewhere, after a look at whether it is one.
