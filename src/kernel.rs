@@ -52,8 +52,8 @@ pub struct KernelSupport {
 impl KernelSupport {
     /// What this kernel offers.
     ///
-    /// If this process was out of descriptors, threads or memory when that was to be found out, it is assumed to offer
-    /// a listener and to lack what could not be tried, until the next start finds out.
+    /// If this process was supervised itself, or out of descriptors, threads or memory, when that was to be found out,
+    /// it is assumed to offer a listener and to lack what could not be tried, until the next start finds out.
     pub fn get() -> &'static Self {
         FOUND
             .get()
@@ -174,9 +174,8 @@ fn probe_listener() -> Option<(bool, bool)> {
             hangs_up(&listener),
             uapi::set_sync_wake_up(listener.as_fd(), true).is_ok(),
         )),
-        // Nested: the child's own attempt will tell.
-        Ok(Ok(Err(Errno::EBUSY))) => Some((true, false)),
-        Ok(Ok(Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM))) | Err(_) => None,
+        // Nested, for as long as the other listener is open, or short of something.
+        Ok(Ok(Err(Errno::EBUSY | Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM))) | Err(_) => None,
         Ok(Ok(Err(_)) | Err(_)) => Some((false, false)),
     }
 }
@@ -187,6 +186,8 @@ fn hangs_up(listener: &OwnedFd) -> bool {
     loop {
         match poll(&mut fds, PollTimeout::from(1000_u16)) {
             Err(Errno::EINTR) => {}
+            // What a signal makes of the listener's answer while another thread is in it (T14).
+            Ok(1) if fds[0].revents() == Some(PollFlags::POLLERR) => {}
             polled => {
                 return polled == Ok(1)
                     && fds[0]

@@ -197,7 +197,9 @@ fn a_process_that_gets_no_thread_is_out_of_memory() {
 fn rerun_supervised(test: &str) -> Command {
     let again = rerun(test);
     let mut command = Command::new(again.get_program());
-    command.args(again.get_args()).env("SUPERVISED", "1");
+    command
+        .args(again.get_args())
+        .env("SUPERVISED", KernelSupport::get().sync_wake_up.to_string());
     for (name, value) in again.get_envs() {
         command.env(name, value.unwrap());
     }
@@ -263,4 +265,7 @@ async fn supervised() {
     }
     assert!(calls > 10, "{calls}");
     assert_eq!(within("the exit", child.wait()).await.unwrap().code(), Some(7));
+    // What could not be tried before was tried then.
+    let sync_wake_up = KernelSupport::get().sync_wake_up;
+    assert_eq!(std::env::var("SUPERVISED").unwrap(), sync_wake_up.to_string());
 }
