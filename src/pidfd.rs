@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -39,6 +40,14 @@ impl Process {
 
     fn status(&self) -> MutexGuard<'_, Option<ExitStatus>> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whether the process has exited.
+    pub(crate) fn ended(&self) -> bool {
+        poll(
+            &mut [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)],
+            PollTimeout::ZERO,
+        ) == Ok(1)
     }
 
     /// Reaps the process if it has exited; says how it ended, now or earlier.

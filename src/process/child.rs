@@ -1,18 +1,15 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::process::{ExitStatus, Output};
-use std::sync::Arc;
 use std::task::Poll;
 
-use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 
-use super::spawn::exec_failure;
-use crate::error::{Error, Result, SpawnStep};
+use super::exec_report::ExecReport;
+use crate::error::{Error, Result};
 use crate::notify::ChildKey;
 use crate::pidfd::ChildGuard;
 
@@ -33,13 +30,11 @@ pub struct Child {
     pub stderr: Option<ChildStderr>,
     guard: ChildGuard,
     key: ChildKey,
-    /// Where a trapped execution says that it failed.
-    exec_report: Option<Arc<OwnedFd>>,
-    exec_failure: Option<Errno>,
+    exec_report: ExecReport,
 }
 
 impl Child {
-    pub(super) fn new(guard: ChildGuard, key: ChildKey, exec_report: Option<Arc<OwnedFd>>) -> Self {
+    pub(super) fn new(guard: ChildGuard, key: ChildKey, exec_report: ExecReport) -> Self {
         Self {
             stdin: None,
             stdout: None,
@@ -47,7 +42,6 @@ impl Child {
             guard,
             key,
             exec_report,
-            exec_failure: None,
         }
     }
 
@@ -101,15 +95,7 @@ impl Child {
     /// Those of [`wait`](Self::wait).
     pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
         let status = self.guard.process.get_ref().try_reap()?;
-        if status.is_some() {
-            if let Some(socket) = self.exec_report.take() {
-                self.exec_failure = exec_failure(&socket);
-            }
-            if let Some(errno) = self.exec_failure {
-                return Err(Error::spawn(SpawnStep::Exec, errno));
-            }
-        }
-        Ok(status)
+        status.map(|status| self.exec_report.judge(status)).transpose()
     }
 
     /// Kills the program without waiting for its end. One that has ended already is just as good.

@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use nix::unistd::Pid;
-use tokio::sync::oneshot;
 
 use super::entry::enter;
 use super::plan::Plan;
@@ -32,7 +31,7 @@ pub(super) struct Started {
 
 impl Started {
     /// Ends the guard: the child has left the plan behind, or somebody else keeps it.
-    pub(super) fn into_plan(mut self) -> Option<Box<Plan>> {
+    pub(super) fn take_plan(&mut self) -> Option<Box<Plan>> {
         self.plan.take()
     }
 }
@@ -51,8 +50,11 @@ struct Job {
     plan: Box<Plan>,
     /// Closed here once the child has them.
     child_ends: Vec<ChildEnd>,
-    reply: oneshot::Sender<Result<Started>>,
+    reply: Reply,
 }
+
+/// Takes what came of a clone, on the launcher's thread. It is dropped uncalled if that thread is no more.
+type Reply = Box<dyn FnOnce(Result<Started>) + Send>;
 
 /// The way to the thread, valid in the process that started it and not in a forked copy of it.
 struct Launcher {
@@ -63,17 +65,22 @@ struct Launcher {
 static LAUNCHER: Mutex<Option<Launcher>> = Mutex::new(None);
 
 /// Has the child cloned. `child_ends` are closed in this process afterwards.
-pub(super) async fn launch(plan: Box<Plan>, child_ends: Vec<ChildEnd>) -> Result<Started> {
+pub(super) fn launch(
+    plan: Box<Plan>,
+    child_ends: Vec<ChildEnd>,
+    reply: impl FnOnce(Result<Started>) + Send + 'static,
+) -> Result<()> {
     reaper::retry();
-    let (reply, started) = oneshot::channel();
     submit(Job {
         plan,
         child_ends,
-        reply,
-    })?;
-    started
-        .await
-        .unwrap_or_else(|_| Err(Error::spawn(SpawnStep::Clone, Errno::ECANCELED)))
+        reply: Box::new(reply),
+    })
+}
+
+/// Why there is no reply.
+pub(super) fn lost() -> Error {
+    Error::spawn(SpawnStep::Clone, Errno::ECANCELED)
 }
 
 fn submit(job: Job) -> Result<()> {
@@ -123,7 +130,7 @@ fn run(jobs: &Receiver<Job>) {
         let started = clone(plan);
         drop(child_ends);
         // A caller that has gone away is answered by `Started`, which kills the child as it is dropped.
-        let _ = reply.send(started);
+        reply(started);
     }
 }
 

@@ -9,6 +9,7 @@ mod child;
 mod command;
 mod entry;
 mod environment;
+mod exec_report;
 mod handover;
 mod inherited;
 mod launcher;
@@ -16,6 +17,7 @@ mod plan;
 mod signals;
 mod spawn;
 mod stack;
+mod start;
 mod stdio;
 
 pub use child::Child;
