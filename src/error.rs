@@ -39,6 +39,12 @@ pub enum Error {
          the kernel allows only one: run outside of it, or close it first"
     )]
     NestedListener,
+    /// The filter can't be applied to all threads, because one of them has a filter that the calling one has not (`ESRCH`).
+    #[error(
+        "a thread of this process has a filter of its own, so that this one can't be applied to all of them; \
+         apply it before there are threads"
+    )]
+    DifferentFilters,
     /// The kernel refused to install the filter (`EACCES`).
     #[error(
         "no permission to install a filter without no_new_privs; \
@@ -125,6 +131,14 @@ pub enum Error {
     /// Other code of this process reaped the child, so that its exit status is lost.
     #[error("the child was reaped by other code of this process (a waitpid(-1), or SIGCHLD ignored)")]
     Reaped,
+    /// The hook panicked. The call that it was looking at failed with `ENOSYS`, and it was called again for the next ones.
+    #[error("the hook panicked: {message}")]
+    HookPanicked {
+        /// What it said when it panicked first.
+        message: String,
+        /// How the child ended; `None` for the users of a listener that came from elsewhere.
+        status: Option<std::process::ExitStatus>,
+    },
     /// The supervisor that this spawner belongs to was dropped.
     #[error("the supervisor was dropped")]
     SupervisorGone,
@@ -169,7 +183,7 @@ impl Error {
             | Self::OutOfMemory { source, .. } => Some(*source),
             Self::NestedListener => Some(Errno::EBUSY),
             Self::FilterDenied => Some(Errno::EACCES),
-            Self::Gone => Some(Errno::ESRCH),
+            Self::Gone | Self::DifferentFilters => Some(Errno::ESRCH),
             Self::Fault { .. } => Some(Errno::EFAULT),
             Self::NoAccess => Some(Errno::EPERM),
             Self::TooLong { .. } => Some(Errno::ENAMETOOLONG),
@@ -181,7 +195,11 @@ impl Error {
             | Self::InvalidAnswer(_)
             | Self::NotAListener => Some(Errno::EINVAL),
             Self::Io { source, .. } => source.raw_os_error().map(Errno::from_raw),
-            Self::DiedAtStart { .. } | Self::UnknownPid | Self::SupervisorGone | Self::NoRuntime => None,
+            Self::DiedAtStart { .. }
+            | Self::HookPanicked { .. }
+            | Self::UnknownPid
+            | Self::SupervisorGone
+            | Self::NoRuntime => None,
         }
     }
 }
@@ -201,42 +219,45 @@ impl From<Error> for io::Error {
 #[non_exhaustive]
 #[repr(u32)]
 pub enum SpawnStep {
+    /// Starting the thread that serves the child's calls ([`blocking`](crate::blocking)).
+    StartServer,
     /// Opening `/dev/null`, the pipes and the socket over which the listener arrives.
-    Prepare = 0,
+    Prepare,
     /// Starting the thread from which children are cloned.
-    StartLauncher = 1,
+    StartLauncher,
     /// Making the child process.
-    Clone = 2,
+    Clone,
     /// Resetting the child's signal handlers.
-    ResetSignals = 3,
+    ResetSignals,
     /// Giving the child its standard streams.
-    RedirectStdio = 4,
+    RedirectStdio,
     /// Changing the supplementary groups or the group.
-    SetGid = 5,
+    SetGid,
     /// Changing the user.
-    SetUid = 6,
+    SetUid,
     /// Changing the working directory.
-    ChangeDirectory = 7,
+    ChangeDirectory,
     /// Moving the child to its process group.
-    SetProcessGroup = 8,
+    SetProcessGroup,
     /// Running a `pre_exec` closure.
-    PreExec = 9,
+    PreExec,
     /// Asking for a signal when the supervisor dies.
-    SetParentDeathSignal = 10,
+    SetParentDeathSignal,
     /// Setting `no_new_privs`.
-    SetNoNewPrivs = 11,
+    SetNoNewPrivs,
     /// Installing the filter.
-    InstallFilter = 12,
+    InstallFilter,
     /// Sending the listener to the supervisor.
-    HandOver = 13,
+    HandOver,
     /// Receiving the listener and registering it with the runtime.
-    Receive = 14,
+    Receive,
     /// Executing the program.
-    Exec = 15,
+    Exec,
 }
 
 impl SpawnStep {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
+        Self::StartServer,
         Self::Prepare,
         Self::StartLauncher,
         Self::Clone,
@@ -264,6 +285,7 @@ impl SpawnStep {
 impl fmt::Display for SpawnStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::StartServer => "starting the thread that serves the calls",
             Self::Prepare => "preparing the child's descriptors",
             Self::StartLauncher => "starting the launcher thread",
             Self::Clone => "cloning the child",

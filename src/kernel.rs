@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::utsname::uname;
 use nix::unistd::Pid;
 
 use crate::error::{Error, Result};
@@ -129,6 +130,22 @@ fn require(present: bool, feature: &'static str, since: &'static str) -> Result<
         true => Ok(()),
         false => Err(Error::Unsupported { feature, since }),
     }
+}
+
+/// Tells whether RECV returns once nobody uses the filter any more (T4), as it does since Linux 6.11.
+///
+/// This alone goes by the version, since trying it would block for ever where it is missing. A kernel that has it as a
+/// backport is served the other way, which is slower and just as good.
+pub(crate) fn receiving_ends() -> bool {
+    static ENDS: OnceLock<bool> = OnceLock::new();
+    *ENDS.get_or_init(|| {
+        let release = uname().map(|name| name.release().to_string_lossy().into_owned());
+        let release = release.unwrap_or_default();
+        let mut numbers = release
+            .split(|character: char| !character.is_ascii_digit())
+            .map(|number| number.parse::<u32>().unwrap_or(0));
+        (numbers.next(), numbers.next()) >= (Some(6), Some(11))
+    })
 }
 
 /// Tries the flags without a program: `EFAULT` says that they were understood (T48).

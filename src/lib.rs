@@ -5,6 +5,7 @@
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64")))]
 compile_error!("asm_tracer supports 64-bit x86-64 Linux only");
 
+pub mod blocking;
 mod error;
 pub mod filter;
 mod kernel;
@@ -19,7 +20,7 @@ pub mod syscall;
 mod trace;
 
 pub use error::{Error, Result, SpawnStep};
-pub use filter::{Action, Filter};
+pub use filter::{Action, Filter, install_filter, install_filter_with_notifs};
 pub use kernel::KernelSupport;
 pub use nix::errno::Errno;
 pub use nix::sys::signal::Signal;

@@ -6,6 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -44,10 +45,14 @@ impl Process {
 
     /// Tells whether the process has exited.
     pub(crate) fn ended(&self) -> bool {
-        poll(
-            &mut [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)],
-            PollTimeout::ZERO,
-        ) == Ok(1)
+        self.ended_within(Duration::ZERO)
+    }
+
+    /// Waits for the process to exit, for no longer than this; a signal to us ends it as well.
+    pub(crate) fn ended_within(&self, limit: Duration) -> bool {
+        let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, limit) == Ok(1)
     }
 
     /// Reaps the process if it has exited; says how it ended, now or earlier.
@@ -57,6 +62,26 @@ impl Process {
             *status = reap(self.pidfd.as_fd(), libc::WNOHANG)?;
         }
         Ok(*status)
+    }
+
+    /// Waits for the end and reaps. Any number of threads may wait, while others signal the process or look at it.
+    pub(crate) fn wait(&self) -> Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.try_reap()? {
+                return Ok(status);
+            }
+            match reap(self.pidfd.as_fd(), libc::WNOWAIT) {
+                Ok(_) | Err(Error::Reaped) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Sees to it that the process is reaped once it has ended, whoever still holds it.
+    pub(crate) fn reap_later(&self) {
+        if matches!(self.try_reap(), Ok(None)) {
+            reaper::adopt(reaper::Orphan::process(Arc::clone(&self.pidfd)));
+        }
     }
 
     /// Tells whether the pid may mean another process by now.
@@ -84,6 +109,12 @@ impl Process {
     }
 }
 
+impl AsFd for Process {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
 impl AsRawFd for Process {
     fn as_raw_fd(&self) -> RawFd {
         self.pidfd.as_raw_fd()
@@ -93,9 +124,7 @@ impl AsRawFd for Process {
 impl Drop for Process {
     fn drop(&mut self) {
         // Nobody is left to wait for it; it must not stay a zombie.
-        if matches!(self.try_reap(), Ok(None)) {
-            reaper::adopt(reaper::Orphan::process(Arc::clone(&self.pidfd)));
-        }
+        self.reap_later();
     }
 }
 
@@ -130,6 +159,23 @@ impl Drop for ChildGuard {
     }
 }
 
+/// The same without a runtime.
+#[derive(Debug)]
+pub(crate) struct KillOnDrop {
+    pub(crate) process: Arc<Process>,
+    /// Whether it is to be killed.
+    pub(crate) enabled: bool,
+}
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        if self.enabled {
+            // A process that has exited already is just as good.
+            let _ = self.process.signal(libc::SIGKILL);
+        }
+    }
+}
+
 /// What keeps one descriptor open, and the same, for as long as it lives.
 ///
 /// # Safety
@@ -157,7 +203,7 @@ pub(crate) fn register<T: HoldsFd>(inner: T, interest: Interest) -> Result<Async
     })
 }
 
-/// Waits for the exit of the child behind a pidfd.
+/// Waits for the exit of the child behind a pidfd, as the options of `waitid(2)` say.
 pub(crate) fn reap(pidfd: BorrowedFd<'_>, options: i32) -> Result<Option<ExitStatus>> {
     // SAFETY: all fields are integers or a union of them, for which zero is a value.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };

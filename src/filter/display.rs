@@ -10,6 +10,7 @@ impl fmt::Display for Action {
             Self::Allow => f.write_str("allow"),
             Self::Log => f.write_str("log"),
             Self::Trap => f.write_str("trap"),
+            Self::Sigsys => f.write_str("sigsys"),
             Self::Errno(errno) => write!(f, "{errno:?}"),
             Self::Kill => f.write_str("kill"),
         }

@@ -32,6 +32,7 @@ use nix::errno::Errno;
 pub use calls::Syscalls;
 pub(crate) use compile::HandOver;
 pub use condition::{Arg, Condition, IntArg, arg, int_arg};
+pub use install::{Threads, install_filter, install_filter_with_notifs};
 pub use program::{Instruction, Program};
 
 use crate::error::{Error, Result};
@@ -46,6 +47,9 @@ pub enum Action {
     Log,
     /// It becomes a [`Notification`](crate::Notification).
     Trap,
+    /// The thread gets a `SIGSYS` in place of it, whose handler finds the call in its `siginfo_t`. Without a handler the
+    /// process dies of it.
+    Sigsys,
     /// It fails with this error without having run.
     Errno(Errno),
     /// The whole process dies, as of `SIGSYS`. Since Linux 4.14.
@@ -59,6 +63,7 @@ impl Action {
             Self::Allow => libc::SECCOMP_RET_ALLOW,
             Self::Log => libc::SECCOMP_RET_LOG,
             Self::Trap => libc::SECCOMP_RET_USER_NOTIF,
+            Self::Sigsys => libc::SECCOMP_RET_TRAP,
             Self::Kill => libc::SECCOMP_RET_KILL_PROCESS,
             Self::Errno(errno) if errno as i32 > 0 => libc::SECCOMP_RET_ERRNO | errno as u32,
             Self::Errno(_) => {

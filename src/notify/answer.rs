@@ -5,8 +5,8 @@ use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 
-use super::Notification;
 use super::uapi::{self, Response};
+use super::{Notification, Source};
 use crate::error::Error;
 
 /// Whether an answer reached its target.
@@ -117,13 +117,7 @@ impl Notification {
             let why = "a return value of -4095..=-1 is an errno to the target; use `error(errno)`";
             return Err(self.refuse(Error::InvalidAnswer(why)));
         }
-        let response = Response {
-            id: self.id,
-            value,
-            error: 0,
-            flags: 0,
-        };
-        self.answer(response)
+        self.respond_raw(value)
     }
 
     /// Makes the call fail with `errno` without running it.
@@ -146,21 +140,24 @@ impl Notification {
         self.answer(response)
     }
 
+    /// Puts `value` into the target's result register as it is: −4095..=−1 is an errno to the target.
+    pub(crate) fn respond_raw(self, value: i64) -> Result<Delivery, AnswerError> {
+        let response = Response {
+            id: self.id,
+            value,
+            error: 0,
+            flags: 0,
+        };
+        self.answer(response)
+    }
+
     fn answer(mut self, response: Response) -> Result<Delivery, AnswerError> {
-        match self.deliver(response) {
+        match deliver(&self.source, response) {
             Ok(delivery) => {
                 self.answered = true;
                 Ok(delivery)
             }
             Err(errno) => Err(self.refuse(Error::os("answering the call", errno))),
-        }
-    }
-
-    fn deliver(&self, response: Response) -> Result<Delivery, Errno> {
-        match uapi::send(self.source.as_fd(), response) {
-            Ok(()) => Ok(Delivery::Delivered),
-            Err(Errno::ENOENT | Errno::EINPROGRESS) => Ok(Delivery::Gone),
-            Err(errno) => Err(errno),
         }
     }
 
@@ -174,17 +171,30 @@ impl Notification {
 
 impl Drop for Notification {
     fn drop(&mut self) {
-        if !self.answered {
-            let response = Response {
-                id: self.id,
-                value: 0,
-                error: -(UNANSWERED as i32),
-                flags: 0,
-            };
-            // The target can only be left to its supervisor's death or to the closing of the listener.
-            if let Err(errno) = self.deliver(response) {
-                crate::trace::warning!(%errno, "could not answer a dropped notification");
-            }
+        if !self.answered && !self.source.leave_to_server(self.id) {
+            refuse_unanswered(&self.source, self.id);
         }
+    }
+}
+
+/// Answers a call that nobody answered.
+pub(super) fn refuse_unanswered(source: &Source, id: u64) {
+    let response = Response {
+        id,
+        value: 0,
+        error: -(UNANSWERED as i32),
+        flags: 0,
+    };
+    // The target can only be left to its supervisor's death or to the closing of the listener.
+    if let Err(errno) = deliver(source, response) {
+        crate::trace::warning!(%errno, "could not answer a dropped notification");
+    }
+}
+
+fn deliver(source: &Source, response: Response) -> Result<Delivery, Errno> {
+    match uapi::send(source.as_fd(), response) {
+        Ok(()) => Ok(Delivery::Delivered),
+        Err(Errno::ENOENT | Errno::EINPROGRESS) => Ok(Delivery::Gone),
+        Err(errno) => Err(errno),
     }
 }

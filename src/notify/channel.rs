@@ -5,16 +5,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 
 use super::linger::Linger;
-use super::{ChildKey, Notification, Source, WakeControl, uapi};
+use super::receive::{State, apply, failed, receive};
+use super::{ChildKey, Notification, Source, WakeControl};
 use crate::error::{Error, Result};
-use crate::kernel::KernelSupport;
 use crate::pidfd::{ChildGuard, register};
 
 /// How many received calls wait here for their turn at most.
@@ -59,13 +57,9 @@ impl Channel {
         Ok(channel)
     }
 
-    /// Takes a listener that came from elsewhere, after a look at whether it is one.
+    /// Takes a listener that came from elsewhere.
     pub(crate) fn attach(fd: OwnedFd) -> Result<Self> {
-        KernelSupport::at_start().require_listener()?;
-        match uapi::id_is_valid(fd.as_fd(), 0) {
-            Ok(()) | Err(Errno::ENOENT) => Self::new(Source::new(fd), None),
-            Err(_) => Err(Error::NotAListener),
-        }
+        Self::new(Source::foreign(fd)?, None)
     }
 
     pub(crate) fn key(&self) -> ChildKey {
@@ -178,52 +172,24 @@ enum Drained {
 /// cleared after it said that nothing is left, because one edge may stand for many calls (T2).
 fn drain(source: &Arc<Source>, queue: &mut VecDeque<Notification>) -> Drained {
     while queue.len() < QUEUE {
-        let mut fds = [PollFd::new(source.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, PollTimeout::ZERO) {
-            Ok(0) => return Drained::Empty,
-            Ok(_) => {}
-            Err(Errno::EINTR) => continue,
-            Err(errno) => return failed("polling", errno),
-        }
-        let events = fds[0].revents().unwrap_or(PollFlags::empty());
-        if events == PollFlags::POLLERR {
-            // A signal came to us while another thread was in the listener (T14). It says nothing about the calls.
-            continue;
-        }
-        if !events.contains(PollFlags::POLLIN) {
-            return Drained::Ended;
+        match State::now(source) {
+            Ok(State::Idle) => return Drained::Empty,
+            Ok(State::Call) => {}
+            Ok(State::Ended) => return Drained::Ended,
+            Err(errno) => {
+                failed("polling", errno);
+                return Drained::Ended;
+            }
         }
         match receive(source) {
             Ok(request) => {
                 queue.extend(request.map(|request| Notification::new(Arc::clone(source), &request)))
             }
-            Err(errno) => return failed("receiving", errno),
+            Err(errno) => {
+                failed("receiving", errno);
+                return Drained::Ended;
+            }
         }
     }
     Drained::Full
-}
-
-/// Takes the call that is there, if it still is.
-fn receive(source: &Source) -> Result<Option<uapi::Request>, Errno> {
-    match uapi::receive(source.as_fd()) {
-        Ok(request) => Ok(Some(request)),
-        // The target died or was interrupted in between (T3), or a signal came to us (T4).
-        Err(Errno::ENOENT | Errno::EINTR) => Ok(None),
-        Err(errno) => Err(errno),
-    }
-}
-
-/// Nobody can serve this listener. Closing it, and killing the child that came with it, is the closed default.
-fn failed(operation: &str, errno: Errno) -> Drained {
-    crate::trace::warning!(%errno, "{operation} from a listener failed");
-    let _ = operation;
-    Drained::Ended
-}
-
-fn apply(source: &Source, applied: &mut Option<bool>, wanted: bool) {
-    if *applied != Some(wanted) {
-        // A kernel without the flag is served all the same; `KernelSupport` tells.
-        let _ = uapi::set_sync_wake_up(source.as_fd(), wanted);
-        *applied = Some(wanted);
-    }
 }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
-use super::Notification;
 use super::plain::{Plain, filled};
+use super::{FrozenThread, Notification, Source};
 use crate::error::{Error, Result};
 use crate::memory;
 
@@ -61,8 +61,7 @@ impl Notification {
     /// # }
     /// ```
     pub fn read_memory(&self, address: u64, buffer: &mut [u8]) -> Result<usize> {
-        let read = memory::read(self.target()?, address, buffer);
-        self.validated(address, read)
+        self.thread().read_memory(&self.source, address, buffer)
     }
 
     /// Reads the string at `address`, without its terminating zero; it must be shorter than `limit` bytes.
@@ -159,7 +158,7 @@ impl Notification {
         while done < bytes.len() {
             let at = address.wrapping_add(done as u64);
             let written = memory::write(pid, at, &bytes[done..]);
-            done += self.validated(at, written)?;
+            done += self.thread().validated(&self.source, at, written)?;
         }
         Ok(())
     }
@@ -171,10 +170,17 @@ impl Notification {
         }
         Ok(())
     }
+}
 
-    /// The outcome of an access, now that it is known whether it met the frozen target.
-    fn validated(&self, address: u64, outcome: Result<usize, Errno>) -> Result<usize> {
-        self.check_pending()?;
+impl FrozenThread {
+    pub(crate) fn read_memory(self, source: &Source, address: u64, buffer: &mut [u8]) -> Result<usize> {
+        let read = memory::read(self.target()?, address, buffer);
+        self.validated(source, address, read)
+    }
+
+    /// The outcome of an access, now that it is known whether it met the frozen thread.
+    fn validated(self, source: &Source, address: u64, outcome: Result<usize, Errno>) -> Result<usize> {
+        source.check_pending(self.id)?;
         outcome.map_err(|errno| memory::error(errno, address))
     }
 }

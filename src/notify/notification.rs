@@ -1,13 +1,11 @@
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nix::errno::Errno;
 use nix::unistd::Pid;
 use syscalls::Sysno;
 
-use super::uapi;
+use super::{Source, uapi};
 use crate::error::{Error, Result};
 use crate::pidfd;
 
@@ -29,40 +27,6 @@ impl fmt::Display for ChildKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
-}
-
-/// The listener's descriptor. Each notification holds it, so that an answer never meets a reused number (T50).
-#[derive(Debug)]
-pub(crate) struct Source {
-    fd: OwnedFd,
-    pub(crate) child: ChildKey,
-}
-
-impl Source {
-    pub(crate) fn new(fd: OwnedFd) -> Self {
-        Self {
-            fd,
-            child: ChildKey::new(),
-        }
-    }
-}
-
-impl AsFd for Source {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-impl AsRawFd for Source {
-    fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
-    }
-}
-
-#[allow(unsafe_code)]
-mod holds_fd {
-    // SAFETY: the source owns its descriptor and never replaces it.
-    unsafe impl crate::pidfd::HoldsFd for super::Source {}
 }
 
 /// The calling convention through which a system call was made; it decides what its number means.
@@ -106,6 +70,21 @@ impl TrappedSyscall {
     /// The number alone does not say through which ABI the call came; [`Notification::sysno`] knows.
     pub fn sysno(&self) -> Option<Sysno> {
         usize::try_from(self.nr).ok().and_then(Sysno::new)
+    }
+}
+
+/// Which thread waits for an answer, and to which call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FrozenThread {
+    tid: u32,
+    pub(super) id: u64,
+}
+
+impl FrozenThread {
+    /// The thread as this process numbers it.
+    pub(super) fn target(self) -> Result<Pid> {
+        let tid = i32::try_from(self.tid).ok().filter(|tid| *tid > 0);
+        tid.map(Pid::from_raw).ok_or(Error::UnknownPid)
     }
 }
 
@@ -205,7 +184,7 @@ impl Notification {
     /// The calling *thread*, as this process numbers it; `None` if it lives in a pid namespace that this process
     /// can't see into.
     pub fn tid(&self) -> Option<i32> {
-        i32::try_from(self.tid).ok().filter(|tid| *tid > 0)
+        self.thread().target().ok().map(Pid::as_raw)
     }
 
     /// The calling *process*. A thread that does not lead it is looked up in `/proc`.
@@ -240,15 +219,18 @@ impl Notification {
     }
 
     pub(super) fn check_pending(&self) -> Result<()> {
-        match uapi::id_is_valid(self.source.as_fd(), self.id) {
-            Ok(()) => Ok(()),
-            Err(Errno::ENOENT) => Err(Error::Gone),
-            Err(errno) => Err(Error::os("checking the notification", errno)),
-        }
+        self.source.check_pending(self.id)
     }
 
     pub(super) fn target(&self) -> Result<Pid> {
-        self.tid().map(Pid::from_raw).ok_or(Error::UnknownPid)
+        self.thread().target()
+    }
+
+    pub(crate) fn thread(&self) -> FrozenThread {
+        FrozenThread {
+            tid: self.tid,
+            id: self.id,
+        }
     }
 }
 

@@ -1,0 +1,33 @@
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::log::Log;
+use crate::notify::{Notification, Receiver};
+
+pub(super) type Hook = Box<dyn FnMut(Notification) + Send>;
+
+/// Serves the calls of one listener until nobody uses its filter any more.
+pub(super) fn serve(mut receiver: Receiver, log: &Log, mut hook: Hook) {
+    receiver.keep_unwound();
+    while let Some(call) = receiver.next() {
+        log.begin(*call.syscall(), call.thread());
+        let outcome = catch_unwind(AssertUnwindSafe(|| hook(call)));
+        log.end();
+        if let Err(panic) = outcome {
+            // Before the answer: whoever sees the target go on, or end, finds the reason here.
+            log.panicked(message(&*panic));
+            receiver.answer_unwound();
+        }
+    }
+    // What the hook has captured may panic as well.
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(hook))) {
+        log.panicked(message(&*panic));
+    }
+}
+
+/// What a panic said, as far as it was text.
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".to_owned())
+}
