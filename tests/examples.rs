@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "examples/blocking.rs"]
+mod blocking;
 #[path = "examples/hostile.rs"]
 mod hostile;
 #[path = "examples/lines.rs"]

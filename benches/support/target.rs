@@ -102,6 +102,11 @@ fn run(program: &libc::sock_fprog, shared: &AtomicI32, work: Duration) -> ! {
         unsafe { libc::_exit(1) };
     }
     shared.store(fd as i32, Ordering::Release);
+    call_for_ever(work)
+}
+
+/// Makes trapped calls, with so much work between them.
+pub(crate) fn call_for_ever(work: Duration) -> ! {
     loop {
         // SAFETY: asks for a number.
         if unsafe { libc::syscall(libc::SYS_getppid) } != ANSWER {

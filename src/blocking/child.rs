@@ -126,17 +126,23 @@ impl TracedChild {
     ///
     /// # Errors
     ///
-    /// [`Error::Gone`] if the program has ended or the call was answered meanwhile, [`Error::Fault`] if not one byte is
+    /// [`Error::Gone`] if the program has ended, or the hook has answered the call and not returned; [`Error::Fault`] if not one byte is
     /// readable, [`Error::NoAccess`] without permission, [`Error::UnknownPid`] if the caller's pid namespace can't be
     /// seen from here, [`Error::Unsupported`] where the kernel can't, [`Error::Io`] if there is no memory for so much.
     pub fn read_memory(&self, address: u64, length: usize) -> Result<Vec<u8>> {
-        match (self.log.frozen(), self.source.upgrade()) {
-            (Some(thread), Some(source)) => read_up_to(address, length, |address, buffer| {
-                thread.read_memory(&source, address, buffer)
-            }),
-            _ => read_up_to(address, length, |address, buffer| {
-                self.process().read_memory(address, buffer)
-            }),
+        loop {
+            let looked_at = self.log.frozen();
+            let (Some(thread), Some(source)) = (looked_at, self.source.upgrade()) else {
+                let process = self.process();
+                return read_up_to(address, length, |at, buffer| process.read_memory(at, buffer));
+            };
+            let read = read_up_to(address, length, |at, buffer| {
+                thread.read_memory(&source, at, buffer)
+            });
+            // The hook may have been done with this call before it was read.
+            if !matches!(read, Err(Error::Gone)) || self.log.frozen() == looked_at {
+                return read;
+            }
         }
     }
 

@@ -2,21 +2,47 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::log::Log;
-use crate::notify::{Notification, Receiver};
+use crate::notify::{Notification, Receiver, TrappedSyscall};
 
-pub(super) type Hook = Box<dyn FnMut(Notification) + Send>;
+/// What decides about a call.
+pub(super) enum Hook {
+    /// Gives its result, or lets it run.
+    Result(Box<ResultHook>),
+    /// Answers it.
+    Answer(Box<AnswerHook>),
+}
+
+type ResultHook = dyn FnMut(&TrappedSyscall) -> Option<i64> + Send;
+type AnswerHook = dyn FnMut(Notification) + Send;
 
 /// Serves the calls of one listener until nobody uses its filter any more.
 pub(super) fn serve(mut receiver: Receiver, log: &Log, mut hook: Hook) {
     receiver.keep_unwound();
     while let Some(call) = receiver.next() {
         log.begin(*call.syscall(), call.thread());
-        let outcome = catch_unwind(AssertUnwindSafe(|| hook(call)));
-        log.end();
-        if let Err(panic) = outcome {
-            // Before the answer: whoever sees the target go on, or end, finds the reason here.
-            log.panicked(message(&*panic));
-            receiver.answer_unwound();
+        // A panic is reported before its call is answered: whoever sees the target go on, or end, finds the reason.
+        match &mut hook {
+            Hook::Result(hook) => {
+                let result = catch_unwind(AssertUnwindSafe(|| hook(call.syscall())));
+                log.end();
+                // What can't be answered so is answered as it is dropped.
+                let _ = match result {
+                    Ok(Some(value)) => call.respond_raw(value),
+                    Ok(None) => call.continue_syscall(),
+                    Err(panic) => {
+                        log.panicked(message(&*panic));
+                        continue;
+                    }
+                };
+            }
+            Hook::Answer(hook) => {
+                let answered = catch_unwind(AssertUnwindSafe(|| hook(call)));
+                log.end();
+                if let Err(panic) = answered {
+                    log.panicked(message(&*panic));
+                    receiver.answer_unwound();
+                }
+            }
         }
     }
     // What the hook has captured may panic as well.

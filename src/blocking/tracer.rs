@@ -48,22 +48,20 @@ const LOG: usize = 16 * 1024;
 impl Tracer {
     /// Serves calls with a hook that returns what the call is to return instead of running (`-4095..=-1` is an errno to
     /// the target), or `None` to let it run.
-    pub fn new(mut hook: impl FnMut(&TrappedSyscall) -> Option<i64> + Send + 'static) -> Self {
-        Self::with_notifications(move |call| {
-            // What can't be answered is answered as its notification is dropped.
-            let _ = match hook(call.syscall()) {
-                Some(value) => call.respond_raw(value),
-                None => call.continue_syscall(),
-            };
-        })
+    pub fn new(hook: impl FnMut(&TrappedSyscall) -> Option<i64> + Send + 'static) -> Self {
+        Self::with(Hook::Result(Box::new(hook)))
     }
 
     /// Serves calls with a hook that answers them itself, then or later, here or elsewhere.
     ///
     /// A notification that it drops fails with `ENOSYS`.
     pub fn with_notifications(hook: impl FnMut(Notification) + Send + 'static) -> Self {
+        Self::with(Hook::Answer(Box::new(hook)))
+    }
+
+    fn with(hook: Hook) -> Self {
         Self {
-            hook: Box::new(hook),
+            hook,
             log: LOG,
             wake_up: WakeUp::default(),
         }

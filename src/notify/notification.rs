@@ -74,7 +74,7 @@ impl TrappedSyscall {
 }
 
 /// Which thread waits for an answer, and to which call.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FrozenThread {
     tid: u32,
     pub(super) id: u64,

@@ -99,11 +99,17 @@ pub(crate) fn threads(pid: u32) -> Vec<u32> {
 
 /// Waits until this many threads of a process are frozen in `trap`.
 pub(crate) async fn frozen_threads(pid: u32, count: usize) {
-    until("the threads are frozen", || {
-        let tids = threads(pid).into_iter();
-        tids.filter(|tid| waits_in(*tid, Sysno::getppid)).count() == count
-    })
-    .await;
+    until("the threads are frozen", || are_frozen(pid, count)).await;
+}
+
+/// The same without a runtime.
+pub(crate) fn frozen_threads_blocking(pid: u32, count: usize) {
+    until_blocking("the threads are frozen", || are_frozen(pid, count));
+}
+
+fn are_frozen(pid: u32, count: usize) -> bool {
+    let tids = threads(pid).into_iter();
+    tids.filter(|tid| waits_in(*tid, Sysno::getppid)).count() == count
 }
 
 /// Runs a test body on a runtime of one thread, then on one of several.
