@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::mpsc::channel;
 
 use asm_tracer::blocking::{Tracer, spawn_traced};
-use asm_tracer::{Error, Filter, Signal, SpawnStep, Stdio, Sysno, WakeUp};
+use asm_tracer::{Errno, Error, Filter, Signal, SpawnStep, Stdio, Sysno, WakeUp};
 
 use crate::support::{in_process_of_its_own, state};
 use crate::{NO_HOOK, number, program, received, start, until_dropped};
@@ -63,7 +63,7 @@ fn its_status_is_raw() {
         .spawn(&mut program("sleep", &["1000"]))
         .unwrap();
     let error = child.kill(1000).unwrap_err();
-    assert_eq!(error.errno(), Some(asm_tracer::Errno::EINVAL), "{error:?}");
+    assert_eq!(error.errno(), Some(Errno::EINVAL), "{error:?}");
 }
 
 #[test]
@@ -264,13 +264,13 @@ fn a_start_that_fails_says_why_and_leaves_nothing() {
                     missing,
                     Error::Spawn {
                         step: SpawnStep::Exec,
-                        source: asm_tracer::Errno::ENOENT
+                        source: Errno::ENOENT
                     }
                 ),
                 "{missing:?}"
             );
             let not_executable = start("/etc/passwd", &["passwd"], &[0]);
-            assert_eq!(not_executable.errno(), Some(asm_tracer::Errno::EACCES));
+            assert_eq!(not_executable.errno(), Some(Errno::EACCES));
             assert!(matches!(start("true", &["a\0b"], &[0]), Error::InvalidCommand(_)));
             assert!(matches!(start("", &["true"], &[0]), Error::InvalidCommand(_)));
             for call in [-1, i64::MIN, i64::MAX, 0x4000_0001] {
@@ -281,7 +281,39 @@ fn a_start_that_fails_says_why_and_leaves_nothing() {
             }
         }
         crate::until_blocking("threads and descriptors are as before", || settled() <= before);
-        assert_eq!(nix::sys::wait::wait().unwrap_err(), nix::errno::Errno::ECHILD);
+        assert_eq!(nix::sys::wait::wait().unwrap_err(), Errno::ECHILD);
+    });
+}
+
+#[test]
+fn without_a_thread_there_is_no_child() {
+    in_process_of_its_own("child::without_a_thread_there_is_no_child", || {
+        // The library's own threads are there already, so that only the new one is missing.
+        let child = Tracer::without_hook().spawn(&mut program("true", &[])).unwrap();
+        assert_eq!(child.wait().unwrap(), 0);
+        let no_threads = Filter::new().errno([Sysno::clone, Sysno::clone3], Errno::EAGAIN);
+        let (gone, hook) = channel::<()>();
+        let refused = std::thread::spawn(move || {
+            no_threads.install().unwrap();
+            let tracer = Tracer::new(move |_| {
+                let _ = &gone;
+                None
+            });
+            tracer.spawn(&mut program("true", &[])).unwrap_err()
+        });
+        let refused = refused.join().unwrap();
+        assert!(
+            matches!(
+                refused,
+                Error::OutOfMemory {
+                    step: SpawnStep::StartServer,
+                    source: Errno::EAGAIN
+                }
+            ),
+            "{refused:?}"
+        );
+        until_dropped(&hook);
+        assert_eq!(nix::sys::wait::wait().unwrap_err(), Errno::ECHILD);
     });
 }
 
@@ -299,7 +331,7 @@ fn a_trapped_execution_that_fails_is_found_by_waiting() {
                 error,
                 Error::Spawn {
                     step: SpawnStep::Exec,
-                    source: asm_tracer::Errno::ENOENT
+                    source: Errno::ENOENT
                 }
             ),
             "{error:?}"
