@@ -21,23 +21,3 @@ pub(crate) mod raw;
 mod tests;
 
 pub use raw::{syscall0, syscall1, syscall2, syscall3, syscall4, syscall5, syscall6};
-
-/// Temporary.
-#[derive(Debug, Clone, Copy)]
-pub struct SignalNumber(i32);
-impl SignalNumber {
-    /// Temporary.
-    pub fn as_raw(self) -> i32 {
-        self.0
-    }
-}
-impl From<i32> for SignalNumber {
-    fn from(n: i32) -> Self {
-        Self(n)
-    }
-}
-impl From<crate::Signal> for SignalNumber {
-    fn from(n: crate::Signal) -> Self {
-        Self(n as i32)
-    }
-}
