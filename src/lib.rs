@@ -25,9 +25,9 @@ pub use kernel::KernelSupport;
 pub use nix::errno::Errno;
 pub use nix::sys::signal::Signal;
 pub use notify::{
-    AnswerError, Arch, ChildKey, Delivery, Listener, Next, Notification, Plain, RemoteSlice, TrappedSyscall,
-    WakeUp,
+    AnswerError, Arch, ChildKey, Delivery, Listener, Next, Notification, Plain, TrappedSyscall, WakeUp,
 };
 pub use process::{Child, Command, Stdio};
 pub use supervisor::{Spawner, Supervisor};
+pub use syscall::{RemoteSlice, SignalNumber};
 pub use syscalls::Sysno;

@@ -2,38 +2,36 @@
 //!
 //! One `process_vm_readv(2)` goes straight into the caller's buffer. It honours the page protection of the
 //! target (T40), and gives what there is before an unreadable page although its manual page says otherwise (T39).
+#![allow(unsafe_code)]
 
 use std::io::{IoSlice, IoSliceMut};
 
 use nix::errno::Errno;
-use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 
 use crate::error::Error;
+use crate::syscall::{RemoteSlice, SyscallError, process_vm_readv, process_vm_writev};
 
 /// Reads up to `buffer.len()` bytes, fewer where the memory ends.
 pub(crate) fn read(pid: Pid, address: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
-    let remote = RemoteIoVec {
-        base: address as usize,
-        len: buffer.len(),
-    };
     let wanted = buffer.len();
-    progress(
-        process_vm_readv(pid, &mut [IoSliceMut::new(buffer)], &[remote]),
-        wanted,
-    )
+    let remote = [RemoteSlice {
+        address,
+        len: wanted as u64,
+    }];
+    let read = process_vm_readv(pid.as_raw(), &mut [IoSliceMut::new(buffer)], &remote);
+    progress(read, wanted)
 }
 
 /// Writes up to `bytes.len()` bytes, fewer where the writable memory ends.
 pub(crate) fn write(pid: Pid, address: u64, bytes: &[u8]) -> Result<usize, Errno> {
-    let remote = RemoteIoVec {
-        base: address as usize,
-        len: bytes.len(),
-    };
-    progress(
-        process_vm_writev(pid, &[IoSlice::new(bytes)], &[remote]),
-        bytes.len(),
-    )
+    let remote = [RemoteSlice {
+        address,
+        len: bytes.len() as u64,
+    }];
+    // SAFETY: the pid is a target's, and it takes unsafe code to put a thread of this process under a filter that traps.
+    let written = unsafe { process_vm_writev(pid.as_raw(), &[IoSlice::new(bytes)], &remote) };
+    progress(written, bytes.len())
 }
 
 /// What it means that memory at `address` was not accessed.
@@ -51,9 +49,9 @@ pub(crate) fn error(errno: Errno, address: u64) -> Error {
 }
 
 /// Nothing transferred is a fault, so that a loop over the rest ends.
-fn progress(transferred: Result<usize, Errno>, wanted: usize) -> Result<usize, Errno> {
+fn progress(transferred: Result<usize, SyscallError>, wanted: usize) -> Result<usize, Errno> {
     match transferred {
         Ok(0) if wanted > 0 => Err(Errno::EFAULT),
-        transferred => transferred,
+        transferred => Ok(transferred?),
     }
 }

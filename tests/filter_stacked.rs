@@ -90,7 +90,7 @@ async fn a_child_gets_no_listener_of_its_own() {
 #[allow(unsafe_code)]
 fn call(number: u32, argument: u64) -> i64 {
     // SAFETY: the kernel doesn't know the call, so that it does nothing.
-    (unsafe { syscall::syscall1(number as usize, argument as usize) }) as i64
+    unsafe { syscall::raw_syscall1(number.into(), argument.cast_signed()) }
 }
 
 /// What `/proc` says about the filters of this thread, or of a child of it.

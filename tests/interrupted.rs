@@ -8,7 +8,7 @@ mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use asm_tracer::syscall::{syscall3, syscall4};
+use asm_tracer::syscall::{raw_syscall3, raw_syscall4};
 use asm_tracer::{Listener, WakeUp};
 use nix::errno::Errno;
 use nix::libc;
@@ -18,13 +18,13 @@ use support::{in_process_of_its_own, within};
 use tokio::io::AsyncWriteExt;
 
 /// The requests of `ioctl(2)` on a listener, as `linux/seccomp.h` numbers them.
-const RECEIVE: usize = 0xc050_2100;
-const SEND: usize = 0xc018_2101;
-const ID_VALID: usize = 0x4008_2102;
-const SET_FLAGS: usize = 0x4008_2104;
+const RECEIVE: i64 = 0xc050_2100;
+const SEND: i64 = 0xc018_2101;
+const ID_VALID: i64 = 0x4008_2102;
+const SET_FLAGS: i64 = 0x4008_2104;
 
 /// What is interrupted, and how often it was tried.
-static TRIED: [(usize, AtomicUsize); 5] = [
+static TRIED: [(i64, AtomicUsize); 5] = [
     (RECEIVE, AtomicUsize::new(0)),
     (SEND, AtomicUsize::new(0)),
     (ID_VALID, AtomicUsize::new(0)),
@@ -32,13 +32,13 @@ static TRIED: [(usize, AtomicUsize); 5] = [
     (POLL, AtomicUsize::new(0)),
 ];
 
-const EPOLL_WAIT: usize = libc::SYS_epoll_wait as usize;
-const POLL: usize = libc::SYS_poll as usize;
+const EPOLL_WAIT: i64 = libc::SYS_epoll_wait;
+const POLL: i64 = libc::SYS_poll;
 
 /// The kernel ignores the upper half of an `int` argument; the filter doesn't, and lets these pass.
-const REAL: usize = 1 << 32;
+const REAL: i64 = 1 << 32;
 
-fn operation(request: usize) -> Option<&'static AtomicUsize> {
+fn operation(request: i64) -> Option<&'static AtomicUsize> {
     let found = TRIED.iter().find(|(present, _)| *present == request);
     found.map(|(_, tried)| tried)
 }
@@ -47,17 +47,9 @@ fn operation(request: usize) -> Option<&'static AtomicUsize> {
 static BLIND: AtomicBool = AtomicBool::new(false);
 
 /// What an interrupted look at a listener makes of the event that the runtime waits for.
-fn epoll([epoll, events, count, timeout]: [usize; 4]) -> isize {
+fn epoll([epoll, events, count, timeout]: [i64; 4]) -> i64 {
     // SAFETY: the very call that the runtime made.
-    let found = unsafe {
-        syscall4(
-            libc::SYS_epoll_wait as usize,
-            epoll,
-            events,
-            count | REAL,
-            timeout,
-        )
-    };
+    let found = unsafe { raw_syscall4(libc::SYS_epoll_wait, epoll, events, count | REAL, timeout) };
     for index in 0..usize::try_from(found).unwrap_or(0) {
         // SAFETY: the kernel has just written as many events.
         let event = unsafe { &mut *(events as *mut libc::epoll_event).add(index) };
@@ -70,7 +62,7 @@ fn epoll([epoll, events, count, timeout]: [usize; 4]) -> isize {
 }
 
 /// Fails, or makes the call in earnest. Async-signal-safe: atomics and a raw system call.
-fn decide(number: usize, [a, b, c]: [usize; 3]) -> isize {
+fn decide(number: i64, [a, b, c]: [i64; 3]) -> i64 {
     let polls = number == POLL;
     let tried = match polls {
         // What the library asks a listener is one descriptor, at once.
@@ -87,25 +79,25 @@ fn decide(number: usize, [a, b, c]: [usize; 3]) -> isize {
             unsafe { (*fd).revents = libc::POLLERR };
             return 1;
         }
-        0 => return -(Errno::EINTR as isize),
+        0 => return -(Errno::EINTR as i64),
         // The target was interrupted between poll(2) and the receipt (T3).
-        1 if b == RECEIVE => return -(Errno::ENOENT as isize),
+        1 if b == RECEIVE => return -(Errno::ENOENT as i64),
         _ => {}
     }
     // SAFETY: the very call that the library made.
-    unsafe { syscall3(number, a, b | REAL, c) }
+    unsafe { raw_syscall3(number, a, b | REAL, c) }
 }
 
 extern "C" fn on_sigsys(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the kernel passes the context of the interrupted thread.
     let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
-    let register = |index: i32| registers[index as usize] as usize;
+    let register = |index: i32| registers[index as usize];
     let [a, b, c, d] = [libc::REG_RDI, libc::REG_RSI, libc::REG_RDX, libc::REG_R10].map(register);
     let result = match register(libc::REG_RAX) {
         EPOLL_WAIT => epoll([a, b, c, d]),
         number => decide(number, [a, b, c]),
     };
-    registers[libc::REG_RAX as usize] = result as i64;
+    registers[libc::REG_RAX as usize] = result;
 }
 
 /// From here on the calls of this thread, and of those that it starts, come to the handler.

@@ -10,15 +10,7 @@ use super::plain::{Plain, filled};
 use super::{FrozenThread, Notification, Source};
 use crate::error::{Error, Result};
 use crate::memory;
-
-/// A stretch of the target's memory, as `struct iovec` describes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct RemoteSlice {
-    /// Where it begins, in the target.
-    pub address: u64,
-    /// Its length in bytes, as the target claims it.
-    pub len: u64,
-}
+use crate::syscall::RemoteSlice;
 
 /// The kernel's `PATH_MAX`: the longest path in bytes, with its terminating zero.
 const PATH_MAX: usize = 4096;

@@ -17,7 +17,6 @@ mod wake;
 pub use answer::{AnswerError, Delivery};
 pub(crate) use channel::Channel;
 pub use listener::Listener;
-pub use memory::RemoteSlice;
 pub use next::Next;
 pub(crate) use notification::FrozenThread;
 pub use notification::{Arch, ChildKey, Notification, TrappedSyscall};

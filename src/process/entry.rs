@@ -13,10 +13,10 @@ use std::mem::zeroed;
 use syscalls::Sysno;
 
 use super::handover::Report;
-use super::plan::{Plan, pointer};
+use super::plan::Plan;
 use super::{inherited, signals};
 use crate::error::SpawnStep;
-use crate::syscall::raw;
+use crate::syscall::{Prctl, SyscallError, pointer, prctl, syscall3, syscall6};
 
 /// Where the child begins. `plan` is a [`Plan`] that outlives its use.
 pub(super) extern "C" fn enter(plan: *mut c_void) -> ! {
@@ -39,21 +39,25 @@ pub(super) extern "C" fn enter(plan: *mut c_void) -> ! {
 
 type Step<T = ()> = Result<T, (SpawnStep, i32)>;
 
+/// Names the step that an error belongs to.
+fn failed(step: SpawnStep) -> impl FnOnce(SyscallError) -> (SpawnStep, i32) {
+    move |error| (step, error.raw_os_error())
+}
+
 fn start(plan: &Plan) -> Step<Infallible> {
-    signals::reset().map_err(|errno| (SpawnStep::ResetSignals, errno))?;
+    signals::reset().map_err(failed(SpawnStep::ResetSignals))?;
     for (number, source) in plan.stdio.iter().enumerate() {
         if let Some(source) = *source {
-            call(Sysno::dup3, [source as usize, number, 0])
-                .map_err(|errno| (SpawnStep::RedirectStdio, errno))?;
+            call(Sysno::dup3, [source.into(), number as i64, 0]).map_err(failed(SpawnStep::RedirectStdio))?;
         }
     }
     change_identity(plan)?;
     if let Some(directory) = &plan.directory {
-        call(Sysno::chdir, [pointer(directory), 0, 0])
-            .map_err(|errno| (SpawnStep::ChangeDirectory, errno))?;
+        call(Sysno::chdir, [pointer(directory.as_ptr()), 0, 0])
+            .map_err(failed(SpawnStep::ChangeDirectory))?;
     }
     if let Some(group) = plan.process_group {
-        call(Sysno::setpgid, [0, group as usize, 0]).map_err(|errno| (SpawnStep::SetProcessGroup, errno))?;
+        call(Sysno::setpgid, [0, group.into(), 0]).map_err(failed(SpawnStep::SetProcessGroup))?;
     }
     signals::set_mask(plan.signal_mask);
     for closure in &plan.pre_exec {
@@ -61,11 +65,10 @@ fn start(plan: &Plan) -> Step<Infallible> {
     }
     if let Some(supervisor) = plan.dies_with {
         // After every change of identity, each of which clears it.
-        let signal = libc::SIGKILL as usize;
-        call(Sysno::prctl, [libc::PR_SET_PDEATHSIG as usize, signal, 0])
-            .map_err(|errno| (SpawnStep::SetParentDeathSignal, errno))?;
+        prctl(Prctl::SetParentDeathSignal(libc::SIGKILL.into()))
+            .map_err(failed(SpawnStep::SetParentDeathSignal))?;
         // It may have died before that. A parent outside of the child's pid namespace is 0.
-        if !matches!(call(Sysno::getppid, [0; 3]), Ok(parent) if parent == supervisor as usize || parent == 0)
+        if !matches!(call(Sysno::getppid, [0; 3]), Ok(parent) if parent == i64::from(supervisor) || parent == 0)
         {
             return Err((SpawnStep::SetParentDeathSignal, libc::ESRCH));
         }
@@ -74,10 +77,9 @@ fn start(plan: &Plan) -> Step<Infallible> {
         let _ = inherited::close_ahead_of_exec(plan.socket);
     }
     if plan.no_new_privs {
-        call(Sysno::prctl, [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0])
-            .map_err(|errno| (SpawnStep::SetNoNewPrivs, errno))?;
+        prctl(Prctl::SetNoNewPrivs).map_err(failed(SpawnStep::SetNoNewPrivs))?;
     }
-    let listener = install(plan).map_err(|errno| (SpawnStep::InstallFilter, errno))?;
+    let listener = install(plan).map_err(failed(SpawnStep::InstallFilter))?;
     report(
         plan,
         &Report {
@@ -86,7 +88,7 @@ fn start(plan: &Plan) -> Step<Infallible> {
         },
         Some(listener as i32),
     )
-    .map_err(|errno| (SpawnStep::HandOver, errno))?;
+    .map_err(failed(SpawnStep::HandOver))?;
     if plan.trap_initial_exec {
         // The call may wait for long, and must not keep its own listener open meanwhile (T24).
         let _ = exempt(plan, Sysno::close, [listener, 0, 0]);
@@ -112,61 +114,53 @@ fn execute(plan: &Plan) -> i32 {
 
 fn execute_one(plan: &Plan, path: &CStr) -> i32 {
     let args = [
-        pointer(path),
-        plan.argv.as_ptr().addr(),
-        plan.envp.as_ptr().addr(),
+        pointer(path.as_ptr()),
+        pointer(plan.argv.as_ptr()),
+        pointer(plan.envp.as_ptr()),
     ];
     let outcome = if plan.trap_initial_exec {
         call(Sysno::execve, args)
     } else {
         exempt(plan, Sysno::execve, args)
     };
-    outcome.err().unwrap_or(0)
+    outcome.err().map_or(0, SyscallError::raw_os_error)
 }
 
 /// Makes a call. Only kernel memory and the memory that the arguments lead to is touched.
-pub(super) fn call(number: Sysno, [a, b, c]: [usize; 3]) -> Result<usize, i32> {
+pub(super) fn call(number: Sysno, [a, b, c]: [i64; 3]) -> Result<i64, SyscallError> {
     // SAFETY: every caller, here and in `inherited`, passes pointers that are valid for the call it names.
-    // prctl(2) demands zeros where it takes no argument.
-    outcome(unsafe { raw::syscall5(number.id() as usize, a, b, c, 0, 0) })
+    unsafe { syscall3(number.id().into(), a, b, c) }
 }
 
 /// Makes a call that the filter lets through.
-fn exempt(plan: &Plan, number: Sysno, [a, b, c]: [usize; 3]) -> Result<usize, i32> {
-    let [x, y, z] = plan.secret.map(|word| word as usize);
+fn exempt(plan: &Plan, number: Sysno, [a, b, c]: [i64; 3]) -> Result<i64, SyscallError> {
+    let [x, y, z] = plan.secret.map(u64::cast_signed);
     // SAFETY: as for `call`; the kernel ignores the last three registers of these calls.
-    outcome(unsafe { raw::syscall6(number.id() as usize, a, b, c, x, y, z) })
-}
-
-pub(super) fn outcome(returned: isize) -> Result<usize, i32> {
-    if returned < 0 {
-        Err((-returned) as i32)
-    } else {
-        Ok(returned as usize)
-    }
+    unsafe { syscall6(number.id().into(), a, b, c, x, y, z) }
 }
 
 fn change_identity(plan: &Plan) -> Step {
     if let Some(gid) = plan.gid {
-        call(Sysno::setgid, [gid as usize, 0, 0]).map_err(|errno| (SpawnStep::SetGid, errno))?;
+        call(Sysno::setgid, [gid.into(), 0, 0]).map_err(failed(SpawnStep::SetGid))?;
     }
     if let Some(uid) = plan.uid {
         match call(Sysno::setgroups, [0, 0, 0]) {
+            Ok(_) => {}
             // As `std::process`: who has no permission to drop groups keeps them.
-            Ok(_) | Err(libc::EPERM) => {}
-            Err(errno) => return Err((SpawnStep::SetGid, errno)),
+            Err(error) if error.raw_os_error() == libc::EPERM => {}
+            Err(error) => return Err(failed(SpawnStep::SetGid)(error)),
         }
-        call(Sysno::setuid, [uid as usize, 0, 0]).map_err(|errno| (SpawnStep::SetUid, errno))?;
+        call(Sysno::setuid, [uid.into(), 0, 0]).map_err(failed(SpawnStep::SetUid))?;
     }
     Ok(())
 }
 
-fn install(plan: &Plan) -> Result<usize, i32> {
+fn install(plan: &Plan) -> Result<i64, SyscallError> {
     let program = plan.program.as_sock_fprog();
-    let operation = libc::SECCOMP_SET_MODE_FILTER as usize;
+    let operation = libc::SECCOMP_SET_MODE_FILTER.into();
     call(
         Sysno::seccomp,
-        [operation, plan.filter_flags as usize, (&raw const program).addr()],
+        [operation, plan.filter_flags as i64, pointer(&raw const program)],
     )
 }
 
@@ -178,7 +172,7 @@ struct Rights {
 }
 
 /// Sends word to the supervisor, with the listener if there is one.
-fn report(plan: &Plan, report: &Report, listener: Option<i32>) -> Result<(), i32> {
+fn report(plan: &Plan, report: &Report, listener: Option<i32>) -> Result<(), SyscallError> {
     let data = libc::iovec {
         iov_base: (&raw const *report).cast_mut().cast(),
         iov_len: size_of::<Report>(),
@@ -195,11 +189,10 @@ fn report(plan: &Plan, report: &Report, listener: Option<i32>) -> Result<(), i32
         message.msg_control = (&raw mut rights).cast();
         message.msg_controllen = size_of::<Rights>();
     }
-    let flags = libc::MSG_NOSIGNAL as usize;
-    exempt(
-        plan,
-        Sysno::sendmsg,
-        [plan.socket as usize, (&raw const message).addr(), flags],
-    )
-    .map(drop)
+    let arguments = [
+        plan.socket.into(),
+        pointer(&raw const message),
+        libc::MSG_NOSIGNAL.into(),
+    ];
+    exempt(plan, Sysno::sendmsg, arguments).map(drop)
 }

@@ -9,6 +9,7 @@ use std::os::fd::RawFd;
 use syscalls::Sysno;
 
 use super::entry::call;
+use crate::syscall::{SyscallError, pointer};
 
 /// Room for `struct linux_dirent64`s, aligned as they are.
 #[repr(C, align(8))]
@@ -21,21 +22,21 @@ const NAME: usize = 19;
 /// Closes what the exec would close, but for one. Like the rest of the child, it neither allocates nor panics.
 ///
 /// Without a `/proc` it does nothing.
-pub(super) fn close_ahead_of_exec(keep: RawFd) -> Result<(), i32> {
-    let flags = (libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC) as usize;
-    let directory = call(Sysno::open, [c"/proc/self/fd".as_ptr().addr(), flags, 0])?;
+pub(super) fn close_ahead_of_exec(keep: RawFd) -> Result<(), SyscallError> {
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    let directory = call(Sysno::open, [pointer(c"/proc/self/fd".as_ptr()), flags.into(), 0])?;
     let mut entries = Entries([0; 1024]);
     loop {
-        let (buffer, room) = ((&raw mut entries.0).addr(), entries.0.len());
+        let (buffer, room) = (pointer(&raw mut entries.0), entries.0.len() as i64);
         let filled = call(Sysno::getdents64, [directory, buffer, room])?;
-        let mut rest = entries.0.get(..filled).unwrap_or_default();
+        let mut rest = entries.0.get(..filled as usize).unwrap_or_default();
         if rest.is_empty() {
             break;
         }
         while let Some((entry, later)) = split(rest) {
             rest = later;
-            if let Some(fd) = number(entry).filter(|fd| *fd != directory && *fd != keep as usize)
-                && call(Sysno::fcntl, [fd, libc::F_GETFD as usize, 0])? & libc::FD_CLOEXEC as usize != 0
+            if let Some(fd) = number(entry).filter(|fd| *fd != directory && *fd != i64::from(keep))
+                && call(Sysno::fcntl, [fd, libc::F_GETFD.into(), 0])? & i64::from(libc::FD_CLOEXEC) != 0
             {
                 // It is closed whatever this returns.
                 let _ = call(Sysno::close, [fd, 0, 0]);
@@ -52,8 +53,8 @@ fn split(entries: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// The entry's name as a number; `None` for `.` and `..`.
-fn number(entry: &[u8]) -> Option<usize> {
-    let mut number: Option<usize> = None;
+fn number(entry: &[u8]) -> Option<i64> {
+    let mut number: Option<i64> = None;
     for byte in entry.get(NAME..)?.iter().take_while(|byte| **byte != 0) {
         let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
         number = number.unwrap_or(0).checked_mul(10)?.checked_add(digit.into());

@@ -1,7 +1,7 @@
 //! Everything that the child needs, made before it exists.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, OsStr, c_char};
+use std::ffi::{CString, OsStr, c_char};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -156,9 +156,4 @@ fn draw_secret() -> Result<Secret> {
         return Err(Error::spawn(SpawnStep::Prepare, nix::errno::Errno::last()));
     }
     Ok(secret)
-}
-
-/// A string as an argument of a system call.
-pub(super) fn pointer(string: &CStr) -> usize {
-    string.as_ptr().addr()
 }

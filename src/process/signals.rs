@@ -4,8 +4,7 @@
 
 use syscalls::Sysno;
 
-use super::entry::outcome;
-use crate::syscall::raw;
+use crate::syscall::{SyscallError, pointer, syscall4};
 
 /// Blocks every signal of this thread, those of the C library too, which may send one to all threads at once: its
 /// handler in the child would act on memory that is ours.
@@ -39,10 +38,10 @@ pub(super) fn set_mask(mask: u64) -> u64 {
 
 fn change_mask(how: i32, mask: u64) -> u64 {
     let mut before = 0_u64;
-    let (new, old) = ((&raw const mask).addr(), (&raw mut before).addr());
-    let number = Sysno::rt_sigprocmask.id() as usize;
+    let (new, old) = (pointer(&raw const mask), pointer(&raw mut before));
+    let number = Sysno::rt_sigprocmask.id().into();
     // SAFETY: both sets are eight bytes long. The mask of this thread is nobody else's business. It can't fail.
-    unsafe { raw::syscall4(number, how as usize, new, old, MASK_SIZE) };
+    let _ = unsafe { syscall4(number, how.into(), new, old, MASK_SIZE) };
     before
 }
 
@@ -55,12 +54,12 @@ struct Disposition {
     mask: u64,
 }
 
-const SIGNALS: usize = 64;
-const MASK_SIZE: usize = 8;
+const SIGNALS: i32 = 64;
+const MASK_SIZE: i64 = 8;
 
 /// Resets handlers, which lead into memory that the program won't have. What is ignored stays ignored, except for
 /// `SIGPIPE`, which Rust programs ignore and others don't expect to be (as `std::process` does).
-pub(super) fn reset() -> Result<(), i32> {
+pub(super) fn reset() -> Result<(), SyscallError> {
     let default = Disposition {
         handler: libc::SIG_DFL,
         flags: 0,
@@ -73,7 +72,7 @@ pub(super) fn reset() -> Result<(), i32> {
             ..default
         };
         change_disposition(signal, std::ptr::null(), &raw mut present)?;
-        let ignored = present.handler == libc::SIG_IGN && signal != libc::SIGPIPE as usize;
+        let ignored = present.handler == libc::SIG_IGN && signal != libc::SIGPIPE;
         if present.handler != libc::SIG_DFL && !ignored {
             change_disposition(signal, &raw const default, std::ptr::null_mut())?;
         }
@@ -81,10 +80,14 @@ pub(super) fn reset() -> Result<(), i32> {
     Ok(())
 }
 
-fn change_disposition(signal: usize, new: *const Disposition, old: *mut Disposition) -> Result<(), i32> {
-    let number = Sysno::rt_sigaction.id() as usize;
+fn change_disposition(
+    signal: i32,
+    new: *const Disposition,
+    old: *mut Disposition,
+) -> Result<(), SyscallError> {
+    let number = Sysno::rt_sigaction.id().into();
     // SAFETY: both pointers are null or lead to a whole disposition.
-    outcome(unsafe { raw::syscall4(number, signal, new.addr(), old.addr(), MASK_SIZE) }).map(drop)
+    unsafe { syscall4(number, signal.into(), pointer(new), pointer(old), MASK_SIZE) }.map(drop)
 }
 
 const _: () = assert!(size_of::<Disposition>() == 32);

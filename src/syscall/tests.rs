@@ -3,72 +3,47 @@
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::raw::*;
+use nix::errno::Errno;
 
-const fn number(number: libc::c_long) -> usize {
-    number as usize
-}
+use super::error::SyscallError;
+use super::pointer;
+use super::raw::*;
 
 #[test]
 fn each_stub_puts_every_argument_in_its_place() {
     let file = std::env::temp_dir().join(format!("asm_tracer-stub-{}", std::process::id()));
     std::fs::write(&file, "0123456789").unwrap();
     let path = std::ffi::CString::new(file.to_str().unwrap()).unwrap();
+    let path = pointer(path.as_ptr());
     // SAFETY: every pointer is valid for its call, and every descriptor and mapping is one of this test's own.
     unsafe {
-        assert_eq!(syscall0(number(libc::SYS_getpid)), std::process::id() as isize);
-        assert_eq!(
-            syscall1(number(libc::SYS_close), usize::MAX),
-            -(libc::EBADF as isize)
-        );
-        assert_eq!(
-            syscall2(
-                number(libc::SYS_access),
-                path.as_ptr().addr(),
-                libc::R_OK as usize
-            ),
-            0
-        );
-        let at = libc::AT_FDCWD as usize;
-        let fd = syscall4(
-            number(libc::SYS_openat),
-            at,
-            path.as_ptr().addr(),
-            libc::O_RDONLY as usize,
-            0,
-        ) as usize;
-        assert_eq!(
-            syscall3(number(libc::SYS_lseek), fd, 3, libc::SEEK_SET as usize),
-            3
-        );
+        assert_eq!(raw_syscall0(libc::SYS_getpid), i64::from(std::process::id()));
+        assert_eq!(raw_syscall1(libc::SYS_close, -1), -i64::from(libc::EBADF));
+        assert_eq!(raw_syscall2(libc::SYS_access, path, libc::R_OK.into()), 0);
+        let at = libc::AT_FDCWD.into();
+        let fd = raw_syscall4(libc::SYS_openat, at, path, libc::O_RDONLY.into(), 0);
+        assert_eq!(raw_syscall3(libc::SYS_lseek, fd, 3, libc::SEEK_SET.into()), 3);
         let mut buffer = [0_u8; 4];
-        let read = syscall4(number(libc::SYS_pread64), fd, buffer.as_mut_ptr().addr(), 2, 5);
+        let read = raw_syscall4(libc::SYS_pread64, fd, pointer(&raw mut buffer), 2, 5);
         assert_eq!((read, &buffer), (2, b"56\0\0"));
         // 5: flags select the xattr-free form of statx; its fifth argument is where the result goes.
         let mut statx = [0_u8; 256];
-        let mask = libc::STATX_SIZE as usize;
+        let mask = libc::STATX_SIZE.into();
         assert_eq!(
-            syscall5(
-                number(libc::SYS_statx),
-                at,
-                path.as_ptr().addr(),
-                0,
-                mask,
-                statx.as_mut_ptr().addr()
-            ),
+            raw_syscall5(libc::SYS_statx, at, path, 0, mask, pointer(&raw mut statx)),
             0
         );
         assert_eq!(u64::from_ne_bytes(statx[40..48].try_into().unwrap()), 10);
         // 6: the offset is the sixth argument of mmap.
-        let (access, flags) = (libc::PROT_READ as usize, libc::MAP_PRIVATE as usize);
+        let (access, flags) = (libc::PROT_READ.into(), libc::MAP_PRIVATE.into());
         assert_eq!(
-            syscall6(number(libc::SYS_mmap), 0, 4096, access, flags, fd, 1),
-            -(libc::EINVAL as isize)
+            raw_syscall6(libc::SYS_mmap, 0, 4096, access, flags, fd, 1),
+            -i64::from(libc::EINVAL)
         );
-        let map = syscall6(number(libc::SYS_mmap), 0, 4096, access, flags, fd, 0);
+        let map = raw_syscall6(libc::SYS_mmap, 0, 4096, access, flags, fd, 0);
         assert_eq!(*(map as *const [u8; 10]), *b"0123456789");
-        assert_eq!(syscall2(number(libc::SYS_munmap), map as usize, 4096), 0);
-        assert_eq!(syscall1(number(libc::SYS_close), fd), 0);
+        assert_eq!(raw_syscall2(libc::SYS_munmap, map, 4096), 0);
+        assert_eq!(raw_syscall1(libc::SYS_close, fd), 0);
     }
     std::fs::remove_file(file).unwrap();
 }
@@ -78,12 +53,45 @@ fn a_failing_call_leaves_errno_alone() {
     // SAFETY: `errno` is this thread's own, and closing no descriptor does nothing.
     unsafe {
         *libc::__errno_location() = 12345;
-        assert_eq!(
-            syscall1(number(libc::SYS_close), usize::MAX),
-            -(libc::EBADF as isize)
-        );
+        assert_eq!(raw_syscall1(libc::SYS_close, -1), -i64::from(libc::EBADF));
         assert_eq!(*libc::__errno_location(), 12345);
     }
+}
+
+#[test]
+fn only_the_last_page_of_the_results_is_errors() {
+    for result in [
+        0,
+        1,
+        i64::MAX,
+        i64::MIN,
+        i64::MIN + 1,
+        -4096,
+        -4097,
+        -65_537,
+        -(1 << 32) - 1,
+    ] {
+        assert_eq!(SyscallError::check(result), Ok(result));
+    }
+    for errno in 1..=4095 {
+        let error = SyscallError::check(-i64::from(errno)).unwrap_err();
+        assert_eq!(error.raw_os_error(), errno);
+        assert_eq!(error.errno(), Errno::from_raw(errno));
+        assert_eq!(Errno::from(error), Errno::from_raw(errno));
+        assert_eq!(std::io::Error::from(error).raw_os_error(), Some(errno));
+    }
+}
+
+#[test]
+fn errors_say_their_names_or_their_numbers() {
+    let error = |errno: i32| SyscallError::check(-i64::from(errno)).unwrap_err();
+    assert_eq!(error(libc::EBADF).to_string(), "EBADF: Bad file number");
+    assert_eq!(format!("{:?}", error(libc::EBADF)), "SyscallError(EBADF)");
+    // The kernel's own ERESTARTSYS, which tracers see.
+    assert_eq!(error(512).to_string(), "errno 512");
+    assert_eq!(format!("{:?}", error(512)), "SyscallError(512)");
+    assert_eq!(error(512).errno(), Errno::UnknownErrno);
+    assert_eq!(SyscallError::INVALID_ARGUMENT, error(libc::EINVAL));
 }
 
 struct Shared {
@@ -101,7 +109,7 @@ extern "C" fn entry(shared: *mut c_void) -> ! {
     shared.written.store(4711, Ordering::SeqCst);
     loop {
         // SAFETY: ends this child.
-        unsafe { syscall1(number(libc::SYS_exit_group), 42) };
+        unsafe { raw_syscall1(libc::SYS_exit_group, 42) };
     }
 }
 
