@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use crate::error::Error;
+use crate::pidfd;
 use crate::syscall::{RemoteSlice, SyscallError, process_vm_readv, process_vm_writev};
 
 /// Reads up to `buffer.len()` bytes, fewer where the memory ends.
@@ -29,7 +30,10 @@ pub(crate) fn write(pid: Pid, address: u64, bytes: &[u8]) -> Result<usize, Errno
         address,
         len: bytes.len() as u64,
     }];
-    // SAFETY: the pid is a target's, and it takes unsafe code to put a thread of this process under a filter that traps.
+    if pidfd::is_own_thread(pid) {
+        return Err(Errno::EPERM);
+    }
+    // SAFETY: it is not the memory of this process.
     let written = unsafe { process_vm_writev(pid.as_raw(), &[IoSlice::new(bytes)], &remote) };
     progress(written, bytes.len())
 }

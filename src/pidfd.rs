@@ -48,11 +48,15 @@ impl Process {
         self.ended_within(Duration::ZERO)
     }
 
-    /// Waits for the process to exit, for no longer than this; a signal to us ends it as well.
+    /// Waits for the process to exit, for no longer than this; a signal to us may end it early.
     pub(crate) fn ended_within(&self, limit: Duration) -> bool {
         let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
         let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
-        poll(&mut fds, limit) == Ok(1)
+        let polled = poll(&mut fds, limit);
+        polled.is_ok()
+            && fds[0]
+                .revents()
+                .is_some_and(|events| events.contains(PollFlags::POLLIN))
     }
 
     /// Reaps the process if it has exited; says how it ended, now or earlier.
@@ -262,7 +266,16 @@ pub(crate) fn kill(pidfd: BorrowedFd<'_>) {
 
 /// Tells whether a thread leads its process, whose pid is its tid then. Without permission to signal it: false.
 pub(crate) fn leads_process(tid: Pid) -> bool {
+    is_thread_of(tid, tid)
+}
+
+/// Tells whether a thread is one of this process.
+pub(crate) fn is_own_thread(tid: Pid) -> bool {
+    is_thread_of(Pid::this(), tid)
+}
+
+fn is_thread_of(pid: Pid, tid: Pid) -> bool {
     // SAFETY: no memory is involved; signal 0 is a look whether there is such a thread in such a process.
-    let looked = unsafe { libc::syscall(libc::SYS_tgkill, tid.as_raw(), tid.as_raw(), 0) };
+    let looked = unsafe { libc::syscall(libc::SYS_tgkill, pid.as_raw(), tid.as_raw(), 0) };
     looked == 0
 }

@@ -186,6 +186,30 @@ fn the_listener_can_be_served_in_a_runtime() {
     });
 }
 
+/// What it is for is the memory of others; that of this process is its own code's.
+#[test]
+fn the_memory_of_this_process_is_read_and_not_written() {
+    in_process_of_its_own("the_memory_of_this_process_is_read_and_not_written", || {
+        let number = 4711_i64;
+        let address = (&raw const number).addr() as u64;
+        let (listeners, listener) = channel();
+        let caller = std::thread::spawn(move || {
+            listeners
+                .send(install_filter_with_notifs(&numbers(&[Sysno::getpgrp])).unwrap())
+                .unwrap();
+            group()
+        });
+        let tracer = Tracer::with_notifications(move |call| {
+            assert_eq!(call.read_value::<i64>(address).unwrap(), 4711);
+            let written = call.write_memory(address, &[0; 8]);
+            assert!(matches!(written, Err(Error::NoAccess)), "{written:?}");
+            call.respond(1).unwrap();
+        });
+        tracer.serve(listener.recv_timeout(BOUND).unwrap()).unwrap();
+        assert_eq!((caller.join().unwrap(), number), (1, 4711));
+    });
+}
+
 #[test]
 fn a_closed_listener_leaves_calls_unknown() {
     in_process_of_its_own("a_closed_listener_leaves_calls_unknown", || {

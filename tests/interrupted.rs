@@ -222,7 +222,8 @@ fn an_interrupted_wait_for_events_misses_no_call() {
         drop(command("told_calls", CALLS));
         interrupt();
         on_each_runtime(|| async {
-            let (mut child, mut listener) = command("told_calls", CALLS).spawn().await.unwrap();
+            let mut command = command("told_calls", CALLS);
+            let (mut child, mut listener) = within("the start", command.spawn()).await.unwrap();
             let mut stdin = child.stdin.take().unwrap();
             for _ in 0..100 {
                 // It waits for an event.
@@ -232,7 +233,7 @@ fn an_interrupted_wait_for_events_misses_no_call() {
                     () = tokio::task::yield_now() => {}
                 }
                 BLIND.store(true, Ordering::Relaxed);
-                stdin.write_all(b"x").await.unwrap();
+                within("the pipe", stdin.write_all(b"x")).await.unwrap();
                 let call = within("a call", listener.next()).await.expect("the stream ended");
                 assert!(!BLIND.load(Ordering::Relaxed), "no event came");
                 assert!(call.respond(5).unwrap().is_delivered());

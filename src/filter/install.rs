@@ -70,6 +70,9 @@ impl Filter {
     /// [`Supervisor::attach`](crate::Supervisor::attach), [`Tracer::serve`](crate::blocking::Tracer::serve)). How it gets
     /// there must not be trapped either.
     ///
+    /// Whoever answers stands in for the kernel: the process breaks if its code relies on what an answer only pretends, such
+    /// as a mapping or a length read.
+    ///
     /// # Errors
     ///
     /// [`Error::NestedListener`] if there is a listener for this process already, [`Error::DifferentFilters`] if the
