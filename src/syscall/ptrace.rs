@@ -67,7 +67,7 @@ pub enum PtraceRequest<'a> {
     /// Stops a seized tracee, since Linux 3.4. The stop is to be waited for.
     #[doc(alias = "PTRACE_INTERRUPT")]
     Interrupt,
-    /// Leaves a seized tracee in its group-stop, and says when that ends, since Linux 3.4.
+    /// Leaves a seized tracee in a group-stop, or a stop by `Interrupt`, and reports the next event, since Linux 3.4.
     #[doc(alias = "PTRACE_LISTEN")]
     Listen,
     /// Continues the tracee with this signal.
