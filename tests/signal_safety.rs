@@ -7,9 +7,9 @@
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::fmt::{self, Write};
+use std::fmt::{self, Write as _};
 use std::hint::black_box;
-use std::io::{IoSlice, IoSliceMut};
+use std::io::{IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::offset_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -196,7 +196,7 @@ struct Text {
     length: usize,
 }
 
-impl Write for Text {
+impl fmt::Write for Text {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let end = self.length + text.len();
         let room = self.bytes.get_mut(self.length..end).ok_or(fmt::Error)?;
@@ -638,22 +638,25 @@ fn may_be_traced() -> i64 {
     check(allowed == 0 || allowed == EINVAL)
 }
 
-fn error() -> SyscallError {
-    match open(c"/nonexistent", OpenFlags::PATH, Mode::new(0)) {
-        Err(error) => error,
-        Ok(_) => loop {},
-    }
+fn failure() -> Option<SyscallError> {
+    open(c"/nonexistent", OpenFlags::PATH, Mode::new(0)).err()
 }
 
 fn error_has_texts() -> i64 {
-    let error = error();
-    reads(format_args!("{error}"), "ENOENT: No such file or directory")
-        + reads(format_args!("{error:?}"), "SyscallError(ENOENT)")
+    match failure() {
+        Some(error) => {
+            reads(format_args!("{error}"), "ENOENT: No such file or directory")
+                + reads(format_args!("{error:?}"), "SyscallError(ENOENT)")
+        }
+        None => 1,
+    }
 }
 
 fn error_converts() -> i64 {
-    let (errno, io) = (Errno::from(error()), std::io::Error::from(error()));
-    check(errno == Errno::ENOENT && io.raw_os_error() == Some(Errno::ENOENT as i32))
+    check(failure().is_some_and(|error| {
+        let (errno, io) = (Errno::from(error), std::io::Error::from(error));
+        errno == Errno::ENOENT && io.raw_os_error() == Some(Errno::ENOENT as i32)
+    }))
 }
 
 fn flags_have_texts() -> i64 {
@@ -676,13 +679,15 @@ struct Waiting(Child);
 impl Waiting {
     fn start() -> Self {
         let mut command = Command::new("cat");
-        Self(
-            command
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .spawn()
-                .unwrap(),
-        )
+        let mut cat = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Once it has answered, its execution is over.
+        cat.stdin.as_mut().unwrap().write_all(b"?").unwrap();
+        cat.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        Self(cat)
     }
 }
 
