@@ -390,6 +390,7 @@ static CASES: &[Case] = &[
     ("ptrace PeekData, PokeData", peeks_and_pokes_data, 0),
     ("ptrace PeekUser, PokeUser", peeks_and_pokes_user, 0),
     ("process_vm_readv", reads_the_stack_of_the_tracee, 8),
+    ("process_vm_readv nothing", reads_nothing, EFAULT),
     (
         "ptrace Syscall",
         || trace(PtraceRequest::Syscall(SignalNumber::NONE)),
@@ -402,6 +403,7 @@ static CASES: &[Case] = &[
         0,
     ),
     ("ptrace Continue, Interrupt, wait4", interrupted, 0),
+    // What is left of the step may kill it once it is let go.
     (
         "ptrace SingleStep",
         || trace(PtraceRequest::SingleStep(SignalNumber::NONE)),
@@ -413,7 +415,6 @@ static CASES: &[Case] = &[
         || trace(PtraceRequest::Detach(SignalNumber::NONE)),
         0,
     ),
-    ("process_vm_readv nothing", reads_nothing, EFAULT),
     ("process_vm_writev", writes_memory, 0),
     ("prctl SetNoNewPrivs", || number(prctl(Prctl::SetNoNewPrivs)), 0),
     ("prctl GetNoNewPrivs", || number(prctl(Prctl::GetNoNewPrivs)), 1),
