@@ -780,50 +780,73 @@ fn errors_say_what_they_are() {
     assert_eq!(std::io::Error::from(error).raw_os_error(), Some(libc::EBADF));
 }
 
-/// A filter makes the kernel return one that has no name.
+/// Puts this thread under a filter with a verdict of its own on one call.
+fn judge(number: i64, verdict: u32) {
+    let statement = |code, k| libc::sock_filter {
+        code,
+        jt: 0,
+        jf: 0,
+        k,
+    };
+    let is_number = libc::sock_filter {
+        jf: 1,
+        ..statement(0x15, number as u32)
+    };
+    let allow = libc::SECCOMP_RET_ALLOW;
+    let mut filter = [
+        statement(0x20, 0),
+        is_number,
+        statement(0x06, verdict),
+        statement(0x06, allow),
+    ];
+    let program = libc::sock_fprog {
+        len: 4,
+        filter: filter.as_mut_ptr(),
+    };
+    prctl(Prctl::SetNoNewPrivs).unwrap();
+    let at = (&raw const program).expose_provenance() as i64;
+    // SAFETY: the program is alive. The filter is this thread's.
+    unsafe { syscall3(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER.into(), 0, at) }.unwrap();
+}
+
 #[test]
 fn an_errno_without_a_name_is_kept() {
     on_a_thread(|| {
-        let load = libc::sock_filter {
-            code: 0x20,
-            jt: 0,
-            jf: 0,
-            k: 0,
-        };
-        let is_getppid = libc::sock_filter {
-            code: 0x15,
-            jt: 0,
-            jf: 1,
-            k: libc::SYS_getppid as u32,
-        };
-        let give = |k| libc::sock_filter {
-            code: 0x06,
-            jt: 0,
-            jf: 0,
-            k,
-        };
-        let mut filter = [
-            load,
-            is_getppid,
-            give(libc::SECCOMP_RET_ERRNO | 512),
-            give(libc::SECCOMP_RET_ALLOW),
-        ];
-        let program = libc::sock_fprog {
-            len: 4,
-            filter: filter.as_mut_ptr(),
-        };
-        prctl(Prctl::SetNoNewPrivs).unwrap();
-        let at = (&raw const program).expose_provenance() as i64;
-        // SAFETY: the program is alive. The filter is this thread's.
-        unsafe { syscall3(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER.into(), 0, at) }.unwrap();
+        judge(libc::SYS_getppid, libc::SECCOMP_RET_ERRNO | 512);
         // SAFETY: it touches no memory.
         let error = unsafe { syscall0(libc::SYS_getppid) }.unwrap_err();
         assert_eq!((error.errno(), error.raw_os_error()), (Errno::UnknownErrno, 512));
-        assert_eq!(
-            (error.to_string(), format!("{error:?}")),
-            ("errno 512".into(), "SyscallError(512)".into())
-        );
+        assert_eq!(error.to_string(), "errno 512");
+        assert_eq!(format!("{error:?}"), "SyscallError(512)");
         assert_eq!(std::io::Error::from(error).raw_os_error(), Some(512));
+    });
+}
+
+/// Results that no kernel returns.
+const MADE_UP: [i64; 3] = [u32::MAX as i64, -5000, i64::MIN];
+
+extern "C" fn make_up(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the kernel passes the context of the interrupted thread.
+    let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
+    registers[libc::REG_RAX as usize] = MADE_UP[SIGNALLED.fetch_add(1, Ordering::SeqCst) % 3];
+}
+
+/// As a supervisor of this process could make them up.
+#[test]
+fn a_result_that_is_no_descriptor_is_an_error() {
+    in_process_of_its_own("a_result_that_is_no_descriptor_is_an_error", || {
+        // SAFETY: all fields are integers or pointers, for which zero is a value.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = make_up as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO;
+        // SAFETY: the handler changes one register, as a system call does.
+        let set = unsafe { libc::sigaction(libc::SIGSYS, &raw const action, std::ptr::null_mut()) };
+        assert_eq!(set, 0);
+        judge(libc::SYS_open, libc::SECCOMP_RET_TRAP);
+        for _ in MADE_UP {
+            refused(open(c"/dev/null", OpenFlags::READ_ONLY, NO_MODE), Errno::EBADF);
+        }
+        assert_eq!(SIGNALLED.load(Ordering::SeqCst), MADE_UP.len());
     });
 }
 

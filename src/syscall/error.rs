@@ -30,6 +30,9 @@ impl SyscallError {
     /// Where this library refuses an argument itself, because the kernel would take it for something else.
     pub(super) const INVALID_ARGUMENT: Self = Self(NonZero::new(libc::EINVAL as u16).unwrap());
 
+    /// Where a result is no descriptor.
+    pub(super) const BAD_DESCRIPTOR: Self = Self(NonZero::new(libc::EBADF as u16).unwrap());
+
     /// Tells a result from an error.
     #[inline]
     pub(super) fn check(returned: i64) -> Result<i64, Self> {

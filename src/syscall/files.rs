@@ -128,7 +128,8 @@ impl fmt::Debug for Mode {
 /// # Errors
 ///
 /// Whatever the kernel returns. A signal whose handler was installed without `SA_RESTART` ends a wait, such as that for
-/// the other end of a FIFO, with `EINTR`, which is not retried here.
+/// the other end of a FIFO, with `EINTR`, which is not retried here. A result that is no descriptor, which a tracer or
+/// supervisor of this process can make up, is `EBADF`.
 ///
 /// # Examples
 ///
@@ -143,8 +144,12 @@ pub fn open(path: &CStr, flags: OpenFlags, mode: Mode) -> Result<OwnedFd, Syscal
     let (path, flags) = (pointer(path.as_ptr()), flags.bits().into());
     // SAFETY: the kernel reads a string that ends.
     let fd = unsafe { syscall3(libc::SYS_open, path, flags, mode.0.into()) }?;
-    // SAFETY: the kernel just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    match i32::try_from(fd) {
+        // SAFETY: the kernel just made this descriptor for us.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        // No kernel returns this, but a tracer or supervisor may, and `OwnedFd` panics at what is no descriptor.
+        _ => Err(SyscallError::BAD_DESCRIPTOR),
+    }
 }
 
 /// Closes a descriptor and says what the kernel had to say about it; see `close(2)`.
