@@ -181,8 +181,8 @@ pub fn close(fd: OwnedFd) -> Result<(), SyscallError> {
 ///
 /// # Errors
 ///
-/// Whatever the kernel returns. A signal whose handler was installed without `SA_RESTART` ends a wait with `EINTR`, which
-/// is not retried here; one that comes after the first byte makes the read a short one.
+/// Whatever the kernel returns. A signal whose handler was installed without `SA_RESTART` ends a wait with `EINTR`,
+/// which is not retried here; one that comes after the first byte makes the read a short one.
 ///
 /// # Examples
 ///

@@ -89,16 +89,16 @@ flags! {
 
 /// Maps memory, or a file from an offset on, where nothing is mapped yet; see `mmap(2)`.
 ///
-/// The hint is where it should be if that is free. The kernel rounds the length up to whole pages, and fills the memory,
-/// or the rest of a file's last page, with zeros.
+/// The hint is where it should be if that is free. The kernel rounds the length up to whole pages, and fills the
+/// memory, or the rest of a file's last page, with zeros.
 ///
 /// What is mapped stays so until [`munmap`]. The pages behind the end of a file, which others may cut short, give
 /// `SIGBUS`, and what others write to a file changes what is read here.
 ///
 /// # Errors
 ///
-/// Whatever the kernel returns, such as `EINVAL` for a length of 0, an offset that is not a multiple of the page size, or
-/// neither of shared and private. `mmap(2)` knows no `EINTR`.
+/// Whatever the kernel returns, such as `EINVAL` for a length of 0, an offset that is not a multiple of the page size,
+/// or neither of shared and private. `mmap(2)` knows no `EINTR`.
 ///
 /// # Examples
 ///

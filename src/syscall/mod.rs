@@ -12,15 +12,15 @@
 //!
 //! Everything here, formatting a [`SyscallError`] included, is async-signal-safe by construction: it allocates nothing,
 //! takes no lock, uses no thread-local storage and never panics. What is around it must be so too. In particular, an
-//! [`OwnedFd`](std::os::fd::OwnedFd) or a [`File`](std::fs::File) that is dropped is closed by the C library, which writes
-//! `errno`; [`close`] does not. Allocating, `println!`, [`std::io::Error::last_os_error`], the environment, locks, and
-//! whatever may panic, such as a failing `assert!`, belong outside of a handler.
+//! [`OwnedFd`](std::os::fd::OwnedFd) or a [`File`](std::fs::File) that is dropped is closed by the C library, which
+//! writes `errno`; [`close`] does not. Allocating, `println!`, [`std::io::Error::last_os_error`], the environment,
+//! locks, and whatever may panic, such as a failing `assert!`, belong outside of a handler.
 //!
 //! # Interrupted calls
 //!
-//! No call is tried again after `EINTR`, so that a signal can end a wait. [`open`], [`read`], [`write()`] and [`wait4`] return
-//! it where the handler was installed without `SA_RESTART`. [`close`] may return it and has closed the descriptor. The
-//! other typed calls never do.
+//! No call is tried again after `EINTR`, so that a signal can end a wait. [`open`], [`read`], [`write()`] and [`wait4`]
+//! return it where the handler was installed without `SA_RESTART`. [`close`] may return it and has closed the
+//! descriptor. The other typed calls never do.
 //!
 //! # Examples
 //!

@@ -5,9 +5,9 @@ use super::{SignalNumber, SyscallError, syscall2};
 
 /// Which processes are meant.
 ///
-/// The kernel takes one number for all of these, in which 0, −1 and other negative numbers have a meaning. Here a number
-/// is a process or a group, and one that is not positive is refused with `EINVAL`; so is the group 1, which the kernel
-/// would take for everybody.
+/// The kernel takes one number for all of these, in which 0, −1 and other negative numbers have a meaning. Here a
+/// number is a process or a group, and one that is not positive is refused with `EINVAL`; so is the group 1, which the
+/// kernel would take for everybody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Processes {
     /// The process with this pid.

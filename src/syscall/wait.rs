@@ -80,8 +80,8 @@ pub struct ResourceUsage {
 /// Waits until a child changes its state, and reaps it if it has ended; see `wait4(2)`.
 ///
 /// It is `None` with [`NOHANG`](WaitOptions::NOHANG) if there is nothing to report. Whoever owns a child that is reaped
-/// here, such as [`std::process::Child`], will not learn of its end; [`Processes::All`] is for a process that owns all of
-/// its children.
+/// here, such as [`std::process::Child`], will not learn of its end; [`Processes::All`] is for a process that owns all
+/// of its children.
 ///
 /// # Errors
 ///
