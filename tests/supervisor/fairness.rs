@@ -24,6 +24,8 @@ async fn children_with_pending_calls_are_served_in_turn() {
         until("all threads wait", || waiting_threads(pid) == THREADS).await;
         children.push(child);
     }
+    // The runtime looks for events, so that it knows of the last child's calls too.
+    tokio::task::yield_now().await;
     // Nothing is answered, so every call that comes had been pending from the start.
     let mut held = Vec::new();
     for _ in 0..THREADS {
