@@ -57,8 +57,11 @@ impl Log {
         self.state().frozen
     }
 
+    /// Takes note that the hook panicked, and is done with its call.
     pub(super) fn panicked(&self, message: String) {
-        self.state().panic.get_or_insert(message);
+        let mut state = self.state();
+        state.frozen = None;
+        state.panic.get_or_insert(message);
     }
 
     pub(super) fn panic(&self) -> Option<String> {

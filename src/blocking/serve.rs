@@ -15,39 +15,47 @@ pub(super) enum Hook {
 type ResultHook = dyn FnMut(&TrappedSyscall) -> Option<i64> + Send;
 type AnswerHook = dyn FnMut(Notification) + Send;
 
+impl Hook {
+    /// Has a call decided about and answered.
+    fn decide(&mut self, call: Notification, log: &Log) {
+        match self {
+            Self::Result(hook) => {
+                let result = hook(call.syscall());
+                log.end();
+                // What can't be answered so is answered as it is dropped.
+                let _ = match result {
+                    Some(value) => call.respond_raw(value),
+                    None => call.continue_syscall(),
+                };
+            }
+            Self::Answer(hook) => {
+                hook(call);
+                log.end();
+            }
+        }
+    }
+}
+
 /// Serves the calls of one listener until nobody uses its filter any more.
 pub(super) fn serve(mut receiver: Receiver, log: &Log, mut hook: Hook) {
     receiver.keep_unwound();
     while let Some(call) = receiver.next() {
         log.begin(*call.syscall(), call.thread());
-        // A panic is reported before its call is answered: whoever sees the target go on, or end, finds the reason.
-        match &mut hook {
-            Hook::Result(hook) => {
-                let result = catch_unwind(AssertUnwindSafe(|| hook(call.syscall())));
-                log.end();
-                // What can't be answered so is answered as it is dropped.
-                let _ = match result {
-                    Ok(Some(value)) => call.respond_raw(value),
-                    Ok(None) => call.continue_syscall(),
-                    Err(panic) => {
-                        log.panicked(message(&*panic));
-                        continue;
-                    }
-                };
-            }
-            Hook::Answer(hook) => {
-                let answered = catch_unwind(AssertUnwindSafe(|| hook(call)));
-                log.end();
-                if let Err(panic) = answered {
-                    log.panicked(message(&*panic));
-                    receiver.answer_unwound();
-                }
-            }
-        }
+        catch(log, || hook.decide(call, log));
+        // A panic is reported before its call is answered: whoever sees the target go on, or end, finds the reason. One
+        // that the hook has caught itself leaves its call here as well.
+        receiver.answer_unwound();
     }
     // What the hook has captured may panic as well.
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(hook))) {
+    catch(log, || drop(hook));
+}
+
+/// Runs what belongs to the hook, and takes note if it panics.
+fn catch(log: &Log, run: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
         log.panicked(message(&*panic));
+        // What it carries may panic in turn as it is dropped; that what this carries does so too is never found out.
+        catch_unwind(AssertUnwindSafe(|| drop(panic))).unwrap_or_else(std::mem::forget);
     }
 }
 

@@ -54,7 +54,8 @@ impl Tracer {
 
     /// Serves calls with a hook that answers them itself, then or later, here or elsewhere.
     ///
-    /// A notification that it drops fails with `ENOSYS`.
+    /// A notification that it drops fails with `ENOSYS`; one that a panic drops does so when the hook is done, even if the
+    /// hook catches the panic.
     pub fn with_notifications(hook: impl FnMut(Notification) + Send + 'static) -> Self {
         Self::with(Hook::Answer(Box::new(hook)))
     }

@@ -1,6 +1,6 @@
 //! What a hook may do, and what it must not be able to.
 
-use std::panic::{panic_any, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use asm_tracer::blocking::{TracedChild, Tracer};
@@ -111,6 +111,55 @@ impl Drop for PanicsWhenDropped {
     fn drop(&mut self) {
         panic!("dropped");
     }
+}
+
+/// The calls of [`PRINTS`] were refused, and the child has ended.
+fn all_refused(child: &TracedChild) {
+    let stdout = child.take_stdout().unwrap();
+    until_blocking("the child has ended", || !matches!(child.try_wait(), Ok(None)));
+    let unknown = -(Errno::ENOSYS as i64);
+    assert_eq!(
+        std::io::read_to_string(stdout).unwrap(),
+        format!("{unknown} {unknown} {unknown} {unknown} ")
+    );
+}
+
+#[test]
+fn what_a_panic_carries_may_panic_as_it_is_dropped() {
+    let (gone, dropped) = channel();
+    let throw = move || -> Option<i64> { panic_any(PanicsWhenDropped(gone.clone())) };
+    let by_value = {
+        let throw = throw.clone();
+        Tracer::new(move |_| throw())
+    };
+    let by_notification = Tracer::with_notifications(move |_call| {
+        throw();
+    });
+    for tracer in [by_value, by_notification] {
+        let child = start(tracer, "prints", PRINTS);
+        all_refused(&child);
+        let error = child.wait().unwrap_err();
+        assert_eq!(error.to_string(), "the hook panicked: a panic without a message");
+    }
+    until_dropped(&dropped);
+}
+
+/// As a runtime does with its tasks.
+#[test]
+fn a_hook_may_catch_a_panic_that_drops_the_call() {
+    let child = start(
+        Tracer::with_notifications(|call| {
+            let caught = catch_unwind(AssertUnwindSafe(move || {
+                let _call = call;
+                resume_unwind(Box::new("caught"));
+            }));
+            assert!(caught.is_err());
+        }),
+        "prints",
+        PRINTS,
+    );
+    all_refused(&child);
+    assert_eq!(child.wait().unwrap(), 0);
 }
 
 #[test]
