@@ -82,13 +82,13 @@ impl TracedChild {
     }
 
     fn judge(&self, status: ExitStatus) -> Result<i32> {
-        let status = self.exec_report.judge(status)?;
+        // The panic first: it may be why the execution failed.
         match self.log.panic() {
             Some(message) => Err(Error::HookPanicked {
                 message,
                 status: Some(status),
             }),
-            None => Ok(status.into_raw()),
+            None => self.exec_report.judge(status).map(ExitStatus::into_raw),
         }
     }
 

@@ -162,6 +162,19 @@ fn a_hook_may_catch_a_panic_that_drops_the_call() {
     assert_eq!(child.wait().unwrap(), 0);
 }
 
+/// It is why the execution failed.
+#[test]
+fn a_panic_at_the_execution_is_reported() {
+    let mut command = program("true", &[]);
+    command
+        .filter(Filter::new().trap(Sysno::execve))
+        .trap_initial_exec(true);
+    let tracer = Tracer::new(|_| resume_unwind(Box::new("no programs")));
+    let child = tracer.spawn(&mut command).unwrap();
+    let error = child.wait().unwrap_err();
+    assert_eq!(error.to_string(), "the hook panicked: no programs");
+}
+
 #[test]
 fn a_hook_may_panic_as_it_is_dropped() {
     let (gone, hook) = channel();
