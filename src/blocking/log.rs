@@ -1,6 +1,9 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use nix::errno::Errno;
+
+use crate::error::{Error, Result, SpawnStep};
 use crate::notify::{FrozenThread, TrappedSyscall};
 
 /// What the serving thread tells the owner of the child.
@@ -21,14 +24,17 @@ struct State {
 
 impl Log {
     /// Keeps so many calls at most. Their memory is reserved at once, so that serving a call allocates nothing.
-    pub(super) fn new(capacity: usize) -> Self {
-        Self(Mutex::new(State {
-            calls: VecDeque::with_capacity(capacity),
+    pub(super) fn new(capacity: usize) -> Result<Self> {
+        let mut calls = VecDeque::new();
+        let reserved = calls.try_reserve_exact(capacity);
+        reserved.map_err(|_| Error::spawn(SpawnStep::StartServer, Errno::ENOMEM))?;
+        Ok(Self(Mutex::new(State {
+            calls,
             capacity,
             dropped: 0,
             frozen: None,
             panic: None,
-        }))
+        })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -90,10 +90,10 @@ impl Tracer {
     ///
     /// # Errors
     ///
-    /// Those of [`Command::spawn`](crate::Command::spawn), and the same for the thread
-    /// ([`SpawnStep::StartServer`]). Nothing is left behind.
+    /// Those of [`Command::spawn`](crate::Command::spawn), and the same for the thread and the memory of the calls that
+    /// are [recorded](Self::record) ([`SpawnStep::StartServer`]). Nothing is left behind.
     pub fn spawn(self, command: &mut Command) -> Result<TracedChild> {
-        let log = Arc::new(Log::new(self.log));
+        let log = Arc::new(Log::new(self.log)?);
         let (sender, receiver) = channel();
         // Before there is a child, since it may fail.
         start_server(receiver, Arc::clone(&log), self.hook)?;
@@ -138,7 +138,7 @@ impl Tracer {
     /// ```
     pub fn serve(self, listener: OwnedFd) -> Result<()> {
         let source = Arc::new(Source::foreign(listener)?);
-        let log = Log::new(0);
+        let log = Log::new(0)?;
         serve(Receiver::new(source, None, self.wake_up), &log, self.hook);
         match log.panic() {
             Some(message) => Err(Error::HookPanicked {

@@ -168,6 +168,24 @@ fn the_last_calls_are_kept_and_the_others_counted() {
 }
 
 #[test]
+fn more_calls_than_there_is_memory_for_are_not_recorded() {
+    let error = Tracer::without_hook()
+        .record(usize::MAX)
+        .spawn(&mut program("true", &[]))
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::OutOfMemory {
+                step: SpawnStep::StartServer,
+                source: Errno::ENOMEM
+            }
+        ),
+        "{error:?}"
+    );
+}
+
+#[test]
 fn memory_is_read_up_to_where_it_ends() {
     const MAPS: &str = r#"
         int main(void) {
