@@ -1,9 +1,14 @@
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, ExitStatus, Output};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::log::Log;
 use crate::error::{Error, Result};
@@ -168,23 +173,20 @@ impl TracedChild {
     /// Those of [`wait`](Self::wait), and [`Error::Io`] if a pipe can't be read.
     pub fn wait_with_output(&self) -> Result<Output> {
         drop(self.take_stdin());
-        let (stdout, stderr) = (self.take_stdout(), self.take_stderr());
-        let (stdout, stderr) = std::thread::scope(|scope| {
-            let stderr = scope.spawn(|| read_all(stderr));
-            let stdout = read_all(stdout);
-            (stdout, stderr.join())
-        });
+        let pipes = [
+            self.take_stdout().map(OwnedFd::from),
+            self.take_stderr().map(OwnedFd::from),
+        ];
+        let read = read_all(pipes.map(|pipe| pipe.map(File::from)));
         let status = ExitStatus::from_raw(self.wait()?);
-        // Reading doesn't panic.
-        let stderr = stderr.unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
-        let failed = |source| Error::Io {
+        let [stdout, stderr] = read.map_err(|source| Error::Io {
             operation: "reading a pipe of the child",
             source,
-        };
+        })?;
         Ok(Output {
             status,
-            stdout: stdout.map_err(failed)?,
-            stderr: stderr.map_err(failed)?,
+            stdout,
+            stderr,
         })
     }
 }
@@ -214,16 +216,38 @@ fn take<T>(pipe: &Mutex<Option<T>>) -> Option<T> {
     pipe.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-fn read_all(pipe: Option<impl Read>) -> io::Result<Vec<u8>> {
-    let mut data = Vec::new();
-    if let Some(mut pipe) = pipe {
-        pipe.read_to_end(&mut data)?;
-    }
-    Ok(data)
-}
-
 /// At most so much is allocated before there is something to put into it.
 const CHUNK: usize = 64 * 1024;
+
+/// Reads the pipes to their ends, each as data comes: a program that waits for room in one writes nothing to the other.
+fn read_all(mut pipes: [Option<File>; 2]) -> io::Result<[Vec<u8>; 2]> {
+    let mut data = [Vec::new(), Vec::new()];
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let index = match &pipes {
+            [Some(first), Some(second)] => {
+                let mut fds = [first, second].map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
+                match poll(&mut fds, PollTimeout::NONE) {
+                    Err(Errno::EINTR) => continue,
+                    polled => polled?,
+                };
+                fds.iter().position(|fd| fd.any().unwrap_or(true))
+            }
+            pipes => pipes.iter().position(Option::is_some),
+        };
+        let Some(index) = index else {
+            return Ok(data);
+        };
+        if let Some(pipe) = &mut pipes[index] {
+            match pipe.read(&mut chunk) {
+                Ok(0) => pipes[index] = None,
+                Ok(length) => data[index].extend_from_slice(&chunk[..length]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
 
 fn read_up_to(
     address: u64,
@@ -234,7 +258,7 @@ fn read_up_to(
     while data.len() < length {
         let (start, chunk) = (data.len(), CHUNK.min(length - data.len()));
         if data.try_reserve(chunk).is_err() {
-            return Err(Error::os("reading memory", nix::errno::Errno::ENOMEM));
+            return Err(Error::os("reading memory", Errno::ENOMEM));
         }
         data.resize(start + chunk, 0);
         let read = match read(address.wrapping_add(start as u64), &mut data[start..]) {

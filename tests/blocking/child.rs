@@ -336,6 +336,22 @@ fn without_a_thread_there_is_no_child() {
 }
 
 #[test]
+fn pipes_are_read_where_there_are_no_threads_to_be_had() {
+    in_process_of_its_own(
+        "child::pipes_are_read_where_there_are_no_threads_to_be_had",
+        || {
+            let child = Tracer::without_hook()
+                .spawn(&mut program("/bin/sh", &["-c", "echo out; echo oh >&2"]))
+                .unwrap();
+            let no_threads = Filter::new().errno([Sysno::clone, Sysno::clone3], Errno::EAGAIN);
+            no_threads.install().unwrap();
+            let output = child.wait_with_output().unwrap();
+            assert_eq!((output.stdout, output.stderr), (b"out\n".into(), b"oh\n".into()));
+        },
+    );
+}
+
+#[test]
 fn a_trapped_execution_that_fails_is_found_by_waiting() {
     let mut command = program("/no/such/program", &[]);
     command
