@@ -95,6 +95,10 @@ impl Process {
 
     /// Sends a signal; to a process that has exited it is [`Error::Gone`].
     pub(crate) fn signal(&self, signal: i32) -> Result<()> {
+        // The kernel takes a signal to a zombie for delivered.
+        if self.ended() {
+            return Err(Error::Gone);
+        }
         match send_signal(self.pidfd.as_fd(), signal) {
             Ok(()) => Ok(()),
             Err(Errno::ESRCH) => Err(Error::Gone),

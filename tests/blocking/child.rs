@@ -185,6 +185,19 @@ fn more_calls_than_there_is_memory_for_are_not_recorded() {
     );
 }
 
+/// The kernel would say that it was delivered, until the child is waited for.
+#[test]
+fn a_signal_to_a_child_that_has_ended_goes_nowhere() {
+    let child = Tracer::without_hook().spawn(&mut program("true", &[])).unwrap();
+    let ended = || matches!(state(child.pid() as u32), None | Some('Z'));
+    crate::until_blocking("the child has ended", ended);
+    for signal in [0, Signal::SIGKILL as i32] {
+        let sent = child.kill(signal);
+        assert!(matches!(sent, Err(Error::Gone)), "{sent:?}");
+    }
+    assert_eq!(child.wait().unwrap(), 0);
+}
+
 #[test]
 fn memory_is_read_up_to_where_it_ends() {
     const MAPS: &str = r#"
