@@ -5,9 +5,11 @@ mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::mpsc::channel;
 
-use asm_tracer::{Command, Filter, Notification, Supervisor, Sysno};
-use support::{c_program, within};
+use asm_tracer::blocking::Tracer;
+use asm_tracer::{Command, Filter, Notification, Supervisor, Sysno, TrappedSyscall};
+use support::{BOUND, c_program, within};
 
 /// Counts what each thread allocates.
 struct Counting;
@@ -71,12 +73,13 @@ fn serve(call: Notification) {
 
 const WARM: usize = 2_000;
 const CALLS: usize = 20_000;
+const LAST: usize = WARM + CALLS;
 
 #[tokio::test]
 async fn one_listener() {
     let (_child, mut listener) = command().spawn().await.unwrap();
     let mut before = 0;
-    for round in 0..WARM + CALLS {
+    for round in 0..LAST {
         if round == WARM {
             before = allocations();
         }
@@ -94,13 +97,54 @@ async fn a_supervisor_of_several_children() {
         children.push(within("a spawn", supervisor.spawn(&mut command)).await.unwrap());
     }
     let mut before = 0;
-    for round in 0..WARM + CALLS {
+    for round in 0..LAST {
         if round == WARM {
             before = allocations();
         }
         serve(supervisor.next().await.unwrap());
     }
     assert_eq!(allocations() - before, 0);
+}
+
+/// Has a hook's thread count what it allocates from one call to another, and asserts that it is nothing.
+fn assert_a_hook_allocates_nothing(tracer: impl FnOnce(Box<dyn FnMut() + Send>) -> Tracer) {
+    let (results, result) = channel();
+    let (mut round, mut before) = (0, 0);
+    let count = move || {
+        match round {
+            WARM => before = allocations(),
+            LAST => results.send(allocations() - before).unwrap(),
+            _ => {}
+        }
+        round += 1;
+    };
+    // The record overflows on the way.
+    let child = tracer(Box::new(count))
+        .record(WARM + CALLS / 2)
+        .spawn(&mut command());
+    let child = child.unwrap();
+    assert_eq!(result.recv_timeout(BOUND).unwrap(), 0);
+    assert!(child.dropped_syscalls() > 0);
+}
+
+#[test]
+fn a_hook_that_gives_a_value() {
+    assert_a_hook_allocates_nothing(|mut count| {
+        Tracer::new(move |call: &TrappedSyscall| {
+            count();
+            (call.sysno() == Some(Sysno::getppid)).then_some(42)
+        })
+    });
+}
+
+#[test]
+fn a_hook_that_gets_the_notification() {
+    assert_a_hook_allocates_nothing(|mut count| {
+        Tracer::with_notifications(move |call| {
+            count();
+            serve(call);
+        })
+    });
 }
 
 #[test]
