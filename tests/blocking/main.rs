@@ -6,9 +6,11 @@ mod support;
 mod child;
 mod ends;
 mod hook;
+mod inside;
 mod many;
 mod older_kernel;
 mod programs;
+mod storms;
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
