@@ -15,41 +15,23 @@ use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use crate::error::Error;
 use crate::pidfd;
 
-/// Something that ends when its descriptor says so.
+/// A child that is to be reaped when it exits.
 pub(crate) struct Orphan {
-    fd: Arc<OwnedFd>,
-    /// What says so: readable for a pidfd, and nothing but the hang-up for a socket.
-    events: PollFlags,
-    reap: bool,
+    pidfd: Arc<OwnedFd>,
     /// Freed at the end.
     _kept: Option<Box<dyn Any + Send>>,
 }
 
 impl Orphan {
-    /// A child that is to be reaped when it exits.
+    /// A child that uses nothing of ours.
     pub(crate) fn process(pidfd: Arc<OwnedFd>) -> Self {
-        Self {
-            fd: pidfd,
-            events: PollFlags::POLLIN,
-            reap: true,
-            _kept: None,
-        }
+        Self { pidfd, _kept: None }
     }
 
-    /// The same for a child that uses memory of ours until then.
+    /// One that uses memory of ours until it exits.
     pub(crate) fn process_with(pidfd: Arc<OwnedFd>, kept: Box<dyn Any + Send>) -> Self {
         Self {
-            _kept: Some(kept),
-            ..Self::process(pidfd)
-        }
-    }
-
-    /// Memory that is used until the other end of a socket is closed.
-    pub(crate) fn memory(socket: Arc<OwnedFd>, kept: Box<dyn Any + Send>) -> Self {
-        Self {
-            fd: socket,
-            events: PollFlags::empty(),
-            reap: false,
+            pidfd,
             _kept: Some(kept),
         }
     }
@@ -143,7 +125,7 @@ const LOOK: u8 = 50;
 fn wait(bell: Option<&EventFd>, orphans: &mut Vec<Orphan>) {
     let interest = orphans
         .iter()
-        .map(|orphan| PollFd::new(orphan.fd.as_fd(), orphan.events));
+        .map(|orphan| PollFd::new(orphan.pidfd.as_fd(), PollFlags::POLLIN));
     let mut fds: Vec<_> = interest.collect();
     fds.extend(bell.map(|bell| PollFd::new(bell.as_fd(), PollFlags::POLLIN)));
     let timeout = if bell.is_some() {
@@ -173,16 +155,15 @@ fn happened(fd: &PollFd<'_>) -> bool {
 }
 
 fn ended(orphan: &Orphan) -> bool {
-    if orphan.reap {
-        match pidfd::reap(orphan.fd.as_fd(), nix::libc::WNOHANG) {
-            Ok(None) => return false,
-            Ok(Some(_)) | Err(Error::Reaped) => return true,
-            // It can't be reaped, by a filter of ours for example. It may still run, and use what is kept for it.
-            Err(_) => {}
+    match pidfd::reap(orphan.pidfd.as_fd(), nix::libc::WNOHANG) {
+        Ok(None) => false,
+        Ok(Some(_)) | Err(Error::Reaped) => true,
+        // It can't be reaped, by a filter of ours for example. It may still run, and use what is kept for it.
+        Err(_) => {
+            let mut fds = [PollFd::new(orphan.pidfd.as_fd(), PollFlags::POLLIN)];
+            poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0)
         }
     }
-    let mut fds = [PollFd::new(orphan.fd.as_fd(), orphan.events)];
-    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0)
 }
 
 #[cfg(test)]

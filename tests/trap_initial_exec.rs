@@ -4,6 +4,7 @@
 mod support;
 
 use std::os::unix::process::ExitStatusExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use asm_tracer::{Child, Command, Errno, Error, Filter, Listener, Notification, SpawnStep, Stdio, Sysno};
 use support::start::{Way, executable, finish, leaving_nothing};
@@ -54,6 +55,23 @@ async fn the_program_runs_once_its_execution_is_continued() {
         let output = finish(child, listener).await.unwrap();
         assert!(output.status.success());
         assert_eq!(output.stdout, b"hello\n");
+    }
+}
+
+/// What is written to a child that waits for its execution is the child's, and nothing of this process.
+#[tokio::test]
+async fn writing_to_a_pending_child_leaves_this_process_alone() {
+    static HERE: AtomicU64 = AtomicU64::new(4711);
+    for way in Way::BOTH {
+        let (child, listener, call) = pending(&mut command("/nowhere/at/all", way)).await;
+        let address = HERE.as_ptr().addr() as u64;
+        call.write_memory(address, &[0; 8]).unwrap();
+        assert_eq!(call.read_value::<u64>(address).unwrap(), 0);
+        assert_eq!(HERE.load(Ordering::Relaxed), 4711, "{way:?}");
+        // It may be made to run another program.
+        call.write_memory(call.args()[0] as u64, b"/bin/true\0").unwrap();
+        call.continue_syscall().unwrap();
+        assert!(finish(child, listener).await.unwrap().status.success());
     }
 }
 

@@ -32,8 +32,8 @@ impl PreExec {
 /// told otherwise: without its supervisor, a supervised program only gets `ENOSYS`.
 ///
 /// The child is a `clone(2)` that shares the memory until it executes the program, as with `posix_spawn(3)`, so that
-/// the cost doesn't grow with the supervisor. [`pre_exec`](Self::pre_exec), [`uid`](Self::uid) and
-/// [`gid`](Self::gid) need memory of their own and take a `fork(2)`, which does.
+/// the cost doesn't grow with the supervisor. [`pre_exec`](Self::pre_exec), [`uid`](Self::uid), [`gid`](Self::gid) and
+/// [`trap_initial_exec`](Self::trap_initial_exec) need memory of their own and take a `fork(2)`, which does.
 ///
 /// All children are cloned by one thread that never ends, so that its end can't be taken for that of the process. But
 /// for the signal mask, what belongs to a thread (capabilities, scheduling, namespaces, a filter) they have from the
@@ -230,6 +230,9 @@ impl Command {
     }
 
     /// Decides whether the `execve` that starts the program is subject to the filter. Off by default.
+    ///
+    /// The child is then made with `fork(2)`, as for [`uid`](Self::uid): what is written to its memory before its execution
+    /// is answered is not to be this process's.
     ///
     /// If it is, spawning returns before it has happened, and an execution that fails is reported by
     /// [`Child::wait`] and [`Child::try_wait`].

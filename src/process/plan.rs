@@ -69,7 +69,11 @@ impl Plan {
             &[Sysno::sendmsg, Sysno::exit_group, Sysno::execve]
         };
         let variables = command.environment.capture()?;
-        let forked = command.uid.is_some() || command.gid.is_some() || !command.pre_exec.is_empty();
+        // The answer to a trapped execution may be preceded by writes to its memory, which must not be ours.
+        let forked = command.trap_initial_exec
+            || command.uid.is_some()
+            || command.gid.is_some()
+            || !command.pre_exec.is_empty();
         let out_of_memory = |errno| Error::spawn(SpawnStep::Prepare, errno);
         Ok(Box::new(Self {
             envp: Strings::new(strings(&variables)?),

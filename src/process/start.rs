@@ -16,7 +16,6 @@ use super::plan::Plan;
 use super::stdio::{ChildEnd, raised};
 use crate::error::{Error, Result, SpawnStep};
 use crate::pidfd::{self, Process};
-use crate::reaper::{self, Orphan};
 
 /// What a start needs, opened before there is a child.
 pub(super) struct Prepared {
@@ -95,12 +94,9 @@ impl<W: Wait> Start<W> {
     /// The last thing, after which it runs its program; unless the execution waits for an answer.
     pub(super) async fn execution(mut self, trapped: bool) -> Result<ExecReport> {
         if trapped {
-            let socket = Arc::clone(self.wait.socket());
-            // The plan is in use until the exec.
-            if let Some(plan) = self.started.take_plan() {
-                reaper::adopt(Orphan::memory(Arc::clone(&socket), plan));
-            }
-            return Ok(ExecReport::expected(socket));
+            // It has a copy of the plan.
+            drop(self.started.take_plan());
+            return Ok(ExecReport::expected(Arc::clone(self.wait.socket())));
         }
         match word(&self.wait).await {
             // A child that was killed before its exec looks the same from here, and is found by waiting for it.
