@@ -4,13 +4,14 @@
 //! target (T40), and gives what there is before an unreadable page although its manual page says otherwise (T39).
 #![allow(unsafe_code)]
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{IoSlice, IoSliceMut};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use crate::error::Error;
-use crate::pidfd;
 use crate::syscall::{RemoteSlice, SyscallError, process_vm_readv, process_vm_writev};
 
 /// Reads up to `buffer.len()` bytes, fewer where the memory ends.
@@ -30,12 +31,23 @@ pub(crate) fn write(pid: Pid, address: u64, bytes: &[u8]) -> Result<usize, Errno
         address,
         len: bytes.len() as u64,
     }];
-    if pidfd::is_own_thread(pid) {
+    if is_shared_with(pid) {
         return Err(Errno::EPERM);
     }
     // SAFETY: it is not the memory of this process.
     let written = unsafe { process_vm_writev(pid.as_raw(), &[IoSlice::new(bytes)], &remote) };
     progress(written, bytes.len())
+}
+
+/// Whether this memory is that of another process as well: a thread of this one, or a child that shares it until it
+/// executes, as those of `posix_spawn(3)` do.
+///
+/// It is if a number that was just made up is found there, at the same place.
+fn is_shared_with(pid: Pid) -> bool {
+    let here = AtomicU64::new(RandomState::new().build_hasher().finish());
+    let mut there = [0; 8];
+    let read = read(pid, here.as_ptr().expose_provenance() as u64, &mut there);
+    read == Ok(there.len()) && u64::from_ne_bytes(there) == here.load(Ordering::Relaxed)
 }
 
 /// What it means that memory at `address` was not accessed.

@@ -270,16 +270,7 @@ pub(crate) fn kill(pidfd: BorrowedFd<'_>) {
 
 /// Tells whether a thread leads its process, whose pid is its tid then. Without permission to signal it: false.
 pub(crate) fn leads_process(tid: Pid) -> bool {
-    is_thread_of(tid, tid)
-}
-
-/// Tells whether a thread is one of this process.
-pub(crate) fn is_own_thread(tid: Pid) -> bool {
-    is_thread_of(Pid::this(), tid)
-}
-
-fn is_thread_of(pid: Pid, tid: Pid) -> bool {
     // SAFETY: no memory is involved; signal 0 is a look whether there is such a thread in such a process.
-    let looked = unsafe { libc::syscall(libc::SYS_tgkill, pid.as_raw(), tid.as_raw(), 0) };
+    let looked = unsafe { libc::syscall(libc::SYS_tgkill, tid.as_raw(), tid.as_raw(), 0) };
     looked == 0
 }

@@ -210,6 +210,32 @@ fn the_memory_of_this_process_is_read_and_not_written() {
     });
 }
 
+/// The same of a process that shares the memory, as `posix_spawn(3)` makes one.
+#[test]
+fn nor_is_it_written_through_a_child_that_shares_it() {
+    in_process_of_its_own("nor_is_it_written_through_a_child_that_shares_it", || {
+        let number = AtomicI64::new(4711);
+        let address = number.as_ptr().addr() as u64;
+        let (listeners, listener) = channel();
+        let caller = std::thread::spawn(move || {
+            listeners
+                .send(install_filter_with_notifs(&numbers(&[Sysno::execve])).unwrap())
+                .unwrap();
+            std::process::Command::new("/bin/true").status().unwrap()
+        });
+        let own_pid = std::process::id() as i32;
+        let tracer = Tracer::with_notifications(move |call| {
+            assert_ne!(call.pid().unwrap(), own_pid);
+            let written = call.write_memory(address, &[0; 8]);
+            assert!(matches!(written, Err(Error::NoAccess)), "{written:?}");
+            call.continue_syscall().unwrap();
+        });
+        tracer.serve(listener.recv_timeout(BOUND).unwrap()).unwrap();
+        assert!(caller.join().unwrap().success());
+        assert_eq!(number.load(Ordering::Relaxed), 4711);
+    });
+}
+
 #[test]
 fn a_closed_listener_leaves_calls_unknown() {
     in_process_of_its_own("a_closed_listener_leaves_calls_unknown", || {

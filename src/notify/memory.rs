@@ -141,8 +141,10 @@ impl Notification {
     /// # Errors
     ///
     /// [`Error::Fault`] with the first address that can't be written, where the bytes before it may have been;
-    /// [`Error::NoAccess`] also for a thread of this very process, whose memory only its own code may change; and those of [`read_memory`](Self::read_memory). After [`Error::Gone`] the bytes may have been written too: a
-    /// signal can take the call back at any moment, and its handler then sees them (`seccomp_unotify(2)`).
+    /// [`Error::NoAccess`] also for a target that has the memory of this very process, which only its own code may change:
+    /// a thread of it, or a child that shares it until it executes, as `posix_spawn(3)` makes one; and those of
+    /// [`read_memory`](Self::read_memory). After [`Error::Gone`] the bytes may have been written too: a signal can take the
+    /// call back at any moment, and its handler then sees them (`seccomp_unotify(2)`).
     pub fn write_memory(&self, address: u64, bytes: &[u8]) -> Result<()> {
         let pid = self.target()?;
         self.check_pending()?;
