@@ -8,6 +8,7 @@ mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use asm_tracer::blocking::Tracer;
 use asm_tracer::syscall::{raw_syscall3, raw_syscall4};
 use asm_tracer::{Listener, WakeUp};
 use nix::errno::Errno;
@@ -157,14 +158,16 @@ fn interrupt() {
     }
 }
 
+/// Makes calls, each of which is to be answered with seven times its argument.
+const MULTIPLIES: &str = r#"
+int main(void) {
+    for (long i = 0; i < 200; i++) check(trap(i, 0, 0, 0) == 7 * i, "the answer");
+}
+"#;
+
 // T14
 #[test]
 fn interrupted_operations_lose_neither_calls_nor_answers() {
-    const CALLS: &str = r#"
-        int main(void) {
-            for (long i = 0; i < 200; i++) check(trap(i, 0, 0, 0) == 7 * i, "the answer");
-        }
-    "#;
     const FOREIGN: &str = r#"
         int main(void) {
             send_listener(new_listener(0));
@@ -174,12 +177,12 @@ fn interrupted_operations_lose_neither_calls_nor_answers() {
     in_process_of_its_own("interrupted_operations_lose_neither_calls_nor_answers", || {
         // A compiler would not survive the filter.
         drop((
-            command("interrupted", CALLS),
+            command("interrupted", MULTIPLIES),
             Foreign::start("interrupted_foreign", FOREIGN),
         ));
         interrupt();
         on_each_runtime(|| async {
-            let (mut child, mut listener) = command("interrupted", CALLS).spawn().await.unwrap();
+            let (mut child, mut listener) = command("interrupted", MULTIPLIES).spawn().await.unwrap();
             let before = || TRIED.each_ref().map(|(_, tried)| tried.load(Ordering::Relaxed));
             let start = before();
             for number in 0..200 {
@@ -212,6 +215,30 @@ fn interrupted_operations_lose_neither_calls_nor_answers() {
             }
         });
     });
+}
+
+// T3, T14
+#[test]
+fn a_thread_that_is_interrupted_loses_neither_calls_nor_answers() {
+    in_process_of_its_own(
+        "a_thread_that_is_interrupted_loses_neither_calls_nor_answers",
+        || {
+            drop(command("interrupted", MULTIPLIES));
+            interrupt();
+            let tracer = Tracer::with_notifications(|call| {
+                assert!(call.is_pending());
+                let answer = 7 * call.args()[0];
+                assert!(call.respond(answer).unwrap().is_delivered());
+            });
+            let child = tracer.spawn(&mut command("interrupted", MULTIPLIES)).unwrap();
+            assert_eq!(child.wait().unwrap(), 0);
+            assert_eq!(child.drain_syscalls().len(), 200);
+            for (request, tried) in &TRIED[..3] {
+                let tried = tried.load(Ordering::Relaxed);
+                assert!(tried > 200, "{request:#x}: {tried}");
+            }
+        },
+    );
 }
 
 // T14: the edge for a call is used up by an event that says nothing of it.
