@@ -1,6 +1,6 @@
 //! What the running kernel offers, found out by trying.
 //!
-//! Never by its version: distributions backport features, and containers forbid some.
+//! By its version only where trying would block: distributions backport features, and containers forbid some.
 #![allow(unsafe_code)]
 
 use std::fmt;

@@ -68,7 +68,7 @@ impl TracedChild {
     ///
     /// # Errors
     ///
-    /// [`Error::HookPanicked`], with the status, if the hook has panicked; [`Error::Spawn`] if the execution was
+    /// [`Error::HookPanicked`], with the status, if the hook has panicked by then; [`Error::Spawn`] if the execution was
     /// [trapped](crate::Command::trap_initial_exec) and failed; [`Error::Reaped`] if other code took the status away.
     pub fn wait(&self) -> Result<i32> {
         drop(self.take_stdin());

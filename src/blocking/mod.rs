@@ -10,6 +10,9 @@
 //! nobody else. A hook that panics does not freeze anybody: the call fails with `ENOSYS`, the thread serves on, and
 //! [`TracedChild::wait`] reports it.
 //!
+//! A hook may use all of this itself, and its own child, too; but a child whose call it looks at does not end, so that it
+//! must not wait for it.
+//!
 //! # Security
 //!
 //! Letting a call run after a look at the target's memory is not a security decision, as for
@@ -33,7 +36,7 @@ use crate::process::Command;
 /// Starts a program whose calls of these numbers go through a hook.
 ///
 /// `path` is the program, looked up in `PATH` unless it contains a slash. `argv` is all that the program gets as its
-/// arguments, the zeroth included, as for `execve(2)`.
+/// arguments, the zeroth included, as for `execve(2)`; if it is empty, that is `path`.
 ///
 /// For each trapped call of the program and its descendants, the hook returns what the call is to return instead of
 /// running (`-4095..=-1` is an errno to the program), or `None` to let it run. It runs on a thread of its own, one call
@@ -47,7 +50,7 @@ use crate::process::Command;
 /// # Examples
 ///
 /// ```
-/// use asm_tracer::{Errno, Sysno, TrappedSyscall};
+/// use asm_tracer::{Sysno, TrappedSyscall};
 ///
 /// // Whatever `echo` writes is gone, and it never knows.
 /// let swallow = |call: &TrappedSyscall| Some(call.args[2]);

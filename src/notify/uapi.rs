@@ -87,7 +87,7 @@ fn uninterrupted(mut request: impl FnMut() -> i32) -> Result<(), Errno> {
 pub(crate) fn receive(listener: BorrowedFd<'_>) -> Result<Request, Errno> {
     // SAFETY: all fields are integers, for which zero is a value. The kernel demands zeros (T17).
     let mut buffer: Padded<Request> = unsafe { std::mem::zeroed() };
-    // SAFETY: the kernel writes its own struct, whose size `Support` compared with `CAPACITY`.
+    // SAFETY: the kernel writes its own struct, whose size `KernelSupport` compared with `CAPACITY`.
     Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), IOCTL_RECV, &raw mut buffer) })?;
     Ok(buffer.value)
 }
@@ -98,7 +98,7 @@ pub(crate) fn send(listener: BorrowedFd<'_>, response: Response) -> Result<(), E
         value: response,
         reserve: [0; RESERVE / 8],
     };
-    // SAFETY: the kernel reads its own struct, whose size `Support` compared with `CAPACITY`.
+    // SAFETY: the kernel reads its own struct, whose size `KernelSupport` compared with `CAPACITY`.
     uninterrupted(|| unsafe { libc::ioctl(listener.as_raw_fd(), IOCTL_SEND, &raw mut buffer) })
 }
 
