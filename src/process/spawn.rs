@@ -10,8 +10,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::oneshot;
 
-use super::launcher::{self, Started};
-use super::start::{Event, Prepared, Start, Wait, last_failure};
+use super::launcher;
+use super::start::{Event, Prepared, Start, Wait, cloned};
 use super::{Child, Command};
 use crate::error::{Error, Result};
 use crate::notify::{Channel, Listener, Source};
@@ -31,11 +31,7 @@ pub(super) async fn spawn(command: &mut Command) -> Result<(Child, Listener)> {
     launcher::launch(prepared.plan, prepared.child_ends, move |started| {
         drop(reply.send(started));
     })?;
-    let started: Started = match started.await.unwrap_or_else(|_| Err(launcher::lost())) {
-        // What is left of it is what it said.
-        Err(Error::Reaped) => return Err(last_failure(socket.get_ref().as_fd()).unwrap_or(Error::Reaped)),
-        started => started?,
-    };
+    let started = cloned(started.await.ok(), socket.get_ref().as_fd())?;
     let process = Process::new(started.pid, Arc::clone(&started.pidfd));
     let process = Arc::new(register(process, Interest::READABLE)?);
     let guard = || ChildGuard {

@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::Command;
 use super::exec_report::ExecReport;
 use super::launcher;
-use super::start::{Event, Prepared, Start, Wait, last_failure};
+use super::start::{Event, Prepared, Start, Wait, cloned};
 use crate::error::{Error, Result};
 use crate::pidfd::{KillOnDrop, Process};
 
@@ -37,12 +37,7 @@ pub(crate) fn spawn_blocking<T>(
     launcher::launch(prepared.plan, prepared.child_ends, move |started| {
         drop(reply.send(started));
     })?;
-    let started = match started.recv().unwrap_or_else(|_| Err(launcher::lost())) {
-        Err(Error::Reaped) => {
-            return Err(last_failure(prepared.socket.as_fd()).unwrap_or(Error::Reaped));
-        }
-        started => started?,
-    };
+    let started = cloned(started.recv().ok(), prepared.socket.as_fd())?;
     let process = Arc::new(Process::new(started.pid, Arc::clone(&started.pidfd)));
     let wait = OnThread {
         socket: prepared.socket,

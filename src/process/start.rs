@@ -11,7 +11,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use super::Command;
 use super::exec_report::ExecReport;
 use super::handover::{self, Word};
-use super::launcher::Started;
+use super::launcher::{self, Started};
 use super::plan::Plan;
 use super::stdio::{ChildEnd, raised};
 use crate::error::{Error, Result, SpawnStep};
@@ -145,8 +145,17 @@ async fn word(wait: &impl Wait) -> Result<Word> {
         .map_err(|errno| Error::spawn(SpawnStep::Receive, errno))
 }
 
+/// The child that the launcher's reply is about; `None` is no reply.
+pub(super) fn cloned(reply: Option<Result<Started>>, socket: BorrowedFd<'_>) -> Result<Started> {
+    match reply.unwrap_or_else(|| Err(launcher::lost())) {
+        // What is left of it is what it said.
+        Err(Error::Reaped) => Err(last_failure(socket).unwrap_or(Error::Reaped)),
+        started => started,
+    }
+}
+
 /// Why a child that could not be taken hold of is gone: the step at which it failed, if it said so.
-pub(super) fn last_failure(socket: BorrowedFd<'_>) -> Option<Error> {
+fn last_failure(socket: BorrowedFd<'_>) -> Option<Error> {
     loop {
         match handover::receive(socket) {
             Ok(Word::Listener(_)) => {}
