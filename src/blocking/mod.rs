@@ -1,6 +1,6 @@
 //! Supervision without a runtime: a thread per child receives its calls, asks a hook, and answers in place.
 //!
-//! [`spawn_traced`] is the one-liner. [`Tracer`] is the builder behind it, which starts any [`Command`](crate::Command)
+//! [`spawn_traced`] is the one-liner. [`Tracer`] is the builder behind it, which starts any [`Command`]
 //! and gives the hook the [`Notification`](crate::Notification) itself if it wants one. The [`TracedChild`] can be
 //! shared between threads.
 //!
