@@ -1,4 +1,5 @@
 //! The child as its owner holds it.
+#![allow(unsafe_code)] // To ignore a signal.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -6,6 +7,7 @@ use std::sync::mpsc::channel;
 
 use asm_tracer::blocking::{Tracer, spawn_traced};
 use asm_tracer::{Errno, Error, Filter, Signal, SpawnStep, Stdio, Sysno, WakeUp};
+use nix::sys::signal::{SigHandler, signal};
 
 use crate::support::{in_process_of_its_own, state};
 use crate::{NO_HOOK, number, program, received, start, until_dropped};
@@ -41,6 +43,34 @@ fn its_status_is_the_same_again_and_again_and_everywhere() {
     assert!(child.take_stdin().is_none());
     assert!(child.drain_syscalls().is_empty());
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(37));
+}
+
+#[test]
+fn a_status_that_other_code_took_away_is_missed_by_all_that_wait() {
+    in_process_of_its_own(
+        "child::a_status_that_other_code_took_away_is_missed_by_all_that_wait",
+        || {
+            // SAFETY: no handler is involved.
+            unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }.unwrap();
+            let mut command = program("/bin/sh", &["-c", "read line"]);
+            let child = Tracer::without_hook()
+                .spawn(command.stdin(Stdio::piped()))
+                .unwrap();
+            let stdin = child.take_stdin();
+            let missed = || {
+                let waited = child.wait();
+                assert!(matches!(waited, Err(Error::Reaped)), "{waited:?}");
+            };
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(missed);
+                }
+                drop(stdin);
+            });
+            missed();
+            assert!(matches!(child.kill(Signal::SIGTERM), Err(Error::Gone)));
+        },
+    );
 }
 
 #[test]
