@@ -1,4 +1,5 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
 
@@ -21,6 +22,8 @@ pub(crate) struct Source {
 #[derive(Debug)]
 struct Unwound {
     thread: ThreadId,
+    /// Whether there are any, for a look that costs nothing.
+    any: AtomicBool,
     ids: Mutex<Vec<u64>>,
 }
 
@@ -55,6 +58,7 @@ impl Source {
     pub(super) fn keep_unwound(&self) {
         let _ = self.unwound.set(Unwound {
             thread: thread::current().id(),
+            any: AtomicBool::new(false),
             ids: Mutex::default(),
         });
     }
@@ -68,15 +72,19 @@ impl Source {
         if panics_here {
             let mut ids = unwound.ids.lock().unwrap_or_else(PoisonError::into_inner);
             ids.push(id);
+            unwound.any.store(true, Ordering::Relaxed);
         }
         panics_here
     }
 
     /// The calls that were left, which wait for their answers.
     pub(super) fn take_unwound(&self) -> Vec<u64> {
-        let Some(unwound) = self.unwound.get() else {
+        let unwound = self.unwound.get();
+        // It is the same thread that leaves them and takes them.
+        let Some(unwound) = unwound.filter(|unwound| unwound.any.load(Ordering::Relaxed)) else {
             return Vec::new();
         };
+        unwound.any.store(false, Ordering::Relaxed);
         std::mem::take(&mut unwound.ids.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
