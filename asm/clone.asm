@@ -16,6 +16,7 @@
         section .text
 
         global asm_tracer_clone:function hidden
+        global asm_tracer_clone_end:function hidden
 
         align 16
 asm_tracer_clone:
@@ -35,3 +36,5 @@ asm_tracer_clone:
         pop     rax
         call    rax
         ud2
+; The end of what a filter on the instruction pointer lets through.
+asm_tracer_clone_end:

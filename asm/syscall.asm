@@ -23,6 +23,7 @@
         global asm_tracer_syscall4:function hidden
         global asm_tracer_syscall5:function hidden
         global asm_tracer_syscall6:function hidden
+        global asm_tracer_syscall_end:function hidden
 
         align 16
 asm_tracer_syscall0:
@@ -86,3 +87,6 @@ asm_tracer_syscall6:
         mov     r9, [rsp + 8]
         syscall
         ret
+
+; The end of what a filter on the instruction pointer lets through.
+asm_tracer_syscall_end:

@@ -39,6 +39,26 @@ pub enum Error {
          the kernel allows only one: run outside of it, or close it first"
     )]
     NestedListener,
+    /// This process traces itself already, or did: a filter can't be taken off.
+    #[error("this process traces its own system calls already, or did so once; that can't be changed")]
+    AlreadyTracing,
+    /// The program has a handler for `SIGSYS` already.
+    #[error("another part of this program handles SIGSYS; only one can")]
+    SigsysTaken,
+    /// Threads block `SIGSYS`, and would be killed with the process by their first trapped call.
+    #[error(
+        "threads {threads:?} of this process block SIGSYS; unblock it there, or trace the calling thread only"
+    )]
+    SigsysBlocked {
+        /// Their ids.
+        threads: Vec<i32>,
+    },
+    /// The capacity of a ring is not a power of two.
+    #[error("a ring's capacity must be a power of two, which {0} is not")]
+    InvalidCapacity(usize),
+    /// The events of this process have another reader at present.
+    #[error("the events of this process are being read already")]
+    EventsTaken,
     /// The filter can't be applied to all threads, because one of them has a filter that the calling one has not (`ESRCH`).
     #[error(
         "a thread of this process has a filter of its own, so that this one can't be applied to all of them; \
@@ -193,10 +213,13 @@ impl Error {
             | Self::InvalidFilter(_)
             | Self::InvalidCommand(_)
             | Self::InvalidAnswer(_)
+            | Self::InvalidCapacity(_)
             | Self::NotAListener => Some(Errno::EINVAL),
+            Self::AlreadyTracing | Self::SigsysTaken | Self::EventsTaken => Some(Errno::EBUSY),
             Self::Io { source, .. } => source.raw_os_error().map(Errno::from_raw),
             Self::DiedAtStart { .. }
             | Self::HookPanicked { .. }
+            | Self::SigsysBlocked { .. }
             | Self::UnknownPid
             | Self::SupervisorGone
             | Self::NoRuntime => None,

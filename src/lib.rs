@@ -14,6 +14,7 @@ mod notify;
 mod pidfd;
 mod process;
 mod reaper;
+pub mod sigsys;
 mod supervisor;
 mod sync;
 pub mod syscall;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
 use crate::error::Error;
 use crate::pidfd;
@@ -94,9 +94,17 @@ impl Reaper {
     }
 }
 
+/// What a thread of the library's own blocks: the program's handlers are not to run there. `SIGSYS` stays open, since the
+/// process may trace itself.
+pub(crate) fn all_but_sigsys() -> SigSet {
+    let mut signals = SigSet::all();
+    signals.remove(Signal::SIGSYS);
+    signals
+}
+
 fn run() {
     // The program's handlers are not to run on this small stack.
-    let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None);
+    let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&all_but_sigsys()), None);
     let mut orphans = Vec::new();
     while let Some(bell) = gather(&mut orphans) {
         wait(bell.as_deref(), &mut orphans);

@@ -1,20 +1,108 @@
 //! From rules to a program: which leaf each number leads to, and a binary search over the numbers.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
 
 use syscalls::Sysno;
 
 use super::assembler::{Assembler, Jump, Label};
 use super::leaf::{self, Leaf};
-use super::{Filter, Program};
+use super::{Action, Filter, Program};
 use crate::error::{Error, Result};
 use crate::notify::uapi::AUDIT_ARCH_X86_64;
 
+/// What a filter is compiled for, beyond its rules.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Purpose<'a> {
+    Rules,
+    /// A child that is to start under it.
+    Start(&'a HandOver<'a>),
+    /// This process itself, which handles the `SIGSYS` of its own calls.
+    Handler(&'a Handler<'a>),
+}
+
 /// Lets a child's own last calls pass: those of these numbers whose last three argument registers, which the calls
 /// don't use, hold a secret that was drawn for this child.
+#[derive(Debug)]
 pub(crate) struct HandOver<'a> {
     pub(crate) secret: [u64; 3],
     pub(crate) calls: &'a [Sysno],
+}
+
+/// What a process that handles the `SIGSYS` of its own calls needs to get through. Its trapped calls raise that signal.
+#[derive(Debug)]
+pub(crate) struct Handler<'a> {
+    /// Where calls are let through: the handler makes them there. The addresses are those after the instructions, and
+    /// each range has the same upper half throughout.
+    pub(crate) places: &'a [RangeInclusive<u64>],
+    /// Calls that never raise it.
+    pub(crate) allowed: &'a [Sysno],
+    /// Calls that raise it whether they are trapped or allowed.
+    pub(crate) always: &'a [Sysno],
+    /// What the handler finds in `si_errno` for a call that is trapped, and for one that raises it in any case.
+    pub(crate) data: [u16; 2],
+}
+
+impl Purpose<'_> {
+    /// What a program returns for an action.
+    fn value(self, action: Action) -> Result<u32> {
+        match (self, action) {
+            (Self::Handler(handler), Action::Trap) => Ok(libc::SECCOMP_RET_TRAP | u32::from(handler.data[0])),
+            _ => action.return_value(),
+        }
+    }
+
+    /// The numbers that it speaks of itself.
+    fn calls(self) -> impl Iterator<Item = u32> {
+        let (first, second): (&[Sysno], &[Sysno]) = match self {
+            Self::Rules => (&[], &[]),
+            Self::Start(hand_over) => (hand_over.calls, &[]),
+            Self::Handler(handler) => (handler.allowed, handler.always),
+        };
+        let calls: Vec<_> = first.iter().chain(second).map(|call| call.id() as u32).collect();
+        calls.into_iter()
+    }
+
+    /// What comes of the rules for a number, and whether there is a way past it.
+    fn destination(self, number: u32, mut leaf: Leaf) -> Destination {
+        let allowed = Leaf::plain(libc::SECCOMP_RET_ALLOW);
+        let among = |calls: &[Sysno]| calls.iter().any(|call| call.id() as u32 == number);
+        match self {
+            Self::Rules => Destination { leaf, exempt: false },
+            Self::Start(hand_over) => Destination {
+                exempt: leaf != allowed && among(hand_over.calls),
+                leaf,
+            },
+            Self::Handler(handler) if among(handler.allowed) => Destination {
+                leaf: allowed,
+                exempt: false,
+            },
+            Self::Handler(handler) => {
+                if among(handler.always) {
+                    leaf.replace(
+                        libc::SECCOMP_RET_ALLOW,
+                        libc::SECCOMP_RET_TRAP | u32::from(handler.data[1]),
+                    );
+                }
+                Destination {
+                    exempt: leaf.returns(|value| value & libc::SECCOMP_RET_ACTION == libc::SECCOMP_RET_TRAP),
+                    leaf,
+                }
+            }
+        }
+    }
+
+    /// Writes a way past a leaf.
+    fn write_exemption(self, program: &mut Assembler, leaf: Label) -> Label {
+        let allow = program.ret(libc::SECCOMP_RET_ALLOW);
+        match self {
+            Self::Rules => leaf,
+            Self::Start(hand_over) => leaf::secret(program, hand_over.secret, allow, leaf),
+            Self::Handler(handler) => handler.places.iter().fold(leaf, |next, place| {
+                leaf::instruction_pointer(program, place, allow, next)
+            }),
+        }
+    }
 }
 
 /// Numbers with bit 30 are x32's; those with bit 31 as well are no calls at all.
@@ -25,20 +113,26 @@ const BEYOND_X32: u32 = 0x8000_0000;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Destination {
     leaf: Leaf,
-    /// The secret gets past it.
+    /// There is a way past it.
     exempt: bool,
 }
 
 impl Filter {
-    pub(crate) fn compile(&self, hand_over: Option<&HandOver<'_>>) -> Result<Program> {
+    pub(crate) fn compile(&self, purpose: Purpose<'_>) -> Result<Program> {
         let mut program = Assembler::default();
-        let foreign = self.foreign_abi.return_value()?;
+        let foreign = purpose.value(self.foreign_abi)?;
         let mut written = HashMap::new();
         let mut ranges = Vec::new();
-        for (start, destination) in self.ranges(hand_over, foreign)? {
+        for (start, destination) in self.ranges(purpose, foreign)? {
             let label = match written.get(&destination) {
                 Some(label) => *label,
-                None => write(&mut program, &destination, hand_over),
+                None => {
+                    let leaf = destination.leaf.write(&mut program);
+                    match destination.exempt {
+                        true => purpose.write_exemption(&mut program, leaf),
+                        false => leaf,
+                    }
+                }
             };
             written.insert(destination, label);
             ranges.push((start, label));
@@ -59,28 +153,29 @@ impl Filter {
     }
 
     /// The first number of each range of numbers that lead to the same place, and that place.
-    fn ranges(&self, hand_over: Option<&HandOver<'_>>, foreign: u32) -> Result<Vec<(u32, Destination)>> {
-        let plain = |value| Destination {
-            leaf: Leaf::plain(value),
+    fn ranges(&self, purpose: Purpose<'_>, foreign: u32) -> Result<Vec<(u32, Destination)>> {
+        // No call has the greatest number, so that it stands for those that nothing is said of.
+        let default = purpose.destination(u32::MAX, Leaf::plain(purpose.value(self.default)?));
+        let foreign = Destination {
+            leaf: Leaf::plain(foreign),
             exempt: false,
         };
-        let default = plain(self.default.return_value()?);
         let mut ranges = vec![(0, default.clone())];
-        for (number, destination) in self.destinations(hand_over)? {
+        for (number, destination) in self.destinations(purpose)? {
             // What is at `number` already is the default that follows the number before.
             ranges.pop_if(|(start, _)| *start == number);
             ranges.push((number, destination));
             ranges.push((number + 1, default.clone()));
         }
         ranges.pop_if(|(start, _)| *start == X32);
-        ranges.push((X32, plain(foreign)));
+        ranges.push((X32, foreign));
         ranges.push((BEYOND_X32, default));
         ranges.dedup_by(|later, earlier| later.1 == earlier.1);
         Ok(ranges)
     }
 
-    /// The numbers that rules or the hand-over speak of.
-    fn destinations(&self, hand_over: Option<&HandOver<'_>>) -> Result<BTreeMap<u32, Destination>> {
+    /// The numbers that rules or the purpose speak of.
+    fn destinations(&self, purpose: Purpose<'_>) -> Result<BTreeMap<u32, Destination>> {
         let mut rules: BTreeMap<u32, Vec<_>> = BTreeMap::new();
         for rule in &self.rules {
             let number = u32::try_from(rule.number).ok().filter(|number| *number < X32).ok_or_else(|| {
@@ -96,17 +191,15 @@ impl Filter {
             rule.action.return_value()?;
             rules.entry(number).or_default().push(rule);
         }
-        let exempt: &[Sysno] = hand_over.map_or(&[], |hand_over| hand_over.calls);
-        for call in exempt {
-            rules.entry(call.id() as u32).or_default();
+        for number in purpose.calls() {
+            rules.entry(number).or_default();
         }
-        let allowed = Leaf::plain(libc::SECCOMP_RET_ALLOW);
         rules
             .into_iter()
             .map(|(number, rules)| {
-                let mut leaf = Leaf::plain(self.default.return_value()?);
+                let mut leaf = Leaf::plain(purpose.value(self.default)?);
                 for rule in rules {
-                    let value = rule.action.return_value()?;
+                    let value = purpose.value(rule.action)?;
                     if rule.conditions.is_empty() {
                         leaf.otherwise = value;
                         break;
@@ -122,21 +215,9 @@ impl Filter {
                 }
                 // Cases that do what happens anyway.
                 while leaf.cases.pop_if(|(_, value)| *value == leaf.otherwise).is_some() {}
-                let exempt = leaf != allowed && exempt.iter().any(|call| call.id() as u32 == number);
-                Ok((number, Destination { leaf, exempt }))
+                Ok((number, purpose.destination(number, leaf)))
             })
             .collect()
-    }
-}
-
-fn write(program: &mut Assembler, destination: &Destination, hand_over: Option<&HandOver<'_>>) -> Label {
-    let leaf = destination.leaf.write(program);
-    match hand_over {
-        Some(hand_over) if destination.exempt => {
-            let allow = program.ret(libc::SECCOMP_RET_ALLOW);
-            leaf::secret(program, hand_over.secret, allow, leaf)
-        }
-        _ => leaf,
     }
 }
 

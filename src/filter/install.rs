@@ -46,12 +46,7 @@ impl Filter {
     /// # Ok::<(), asm_tracer::Error>(())
     /// ```
     pub fn install(&self) -> Result<()> {
-        let mut actions = self
-            .rules
-            .iter()
-            .map(|rule| rule.action)
-            .chain([self.default, self.foreign_abi]);
-        if actions.any(|action| action == Action::Trap) {
+        if self.has(Action::Trap) {
             let why = "nobody would answer the trapped calls; start a child under this filter with `Command`, or \
                        install it with a listener";
             return Err(Error::InvalidFilter(why.into()));
@@ -124,7 +119,8 @@ impl Filter {
     }
 }
 
-fn install(program: &Program, flags: libc::c_ulong) -> Result<RawFd> {
+/// Gives a listener, or the id of a thread that stands in the way, or 0.
+pub(crate) fn install(program: &Program, flags: libc::c_ulong) -> Result<RawFd> {
     let program = program.as_sock_fprog();
     // SAFETY: sets a flag of this thread.
     let set = Errno::result(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) });

@@ -1,11 +1,14 @@
 //! What a number leads to: the rules that speak of it, as instructions.
 
+use std::ops::RangeInclusive;
+
 use super::assembler::{Assembler, Jump, Label};
 use super::condition::{Condition, Test};
 
 /// Offsets in `struct seccomp_data`.
 pub(super) const NUMBER: u32 = 0;
 pub(super) const ARCH: u32 = 4;
+const INSTRUCTION_POINTER: u32 = 8;
 const ARGS: u32 = 16;
 
 /// The rules for one number, up to the first without conditions, which is the return value at the end.
@@ -22,6 +25,21 @@ impl Leaf {
             cases: Vec::new(),
             otherwise: value,
         }
+    }
+
+    /// Has it return another value wherever it returns this one.
+    pub(super) fn replace(&mut self, value: u32, by: u32) {
+        let cases = self.cases.iter_mut().map(|(_, returned)| returned);
+        for returned in cases.chain([&mut self.otherwise]) {
+            if *returned == value {
+                *returned = by;
+            }
+        }
+    }
+
+    /// Tells whether it may return a value like that.
+    pub(super) fn returns(&self, is_it: impl Fn(u32) -> bool) -> bool {
+        is_it(self.otherwise) || self.cases.iter().any(|(_, value)| is_it(*value))
     }
 
     pub(super) fn write(&self, program: &mut Assembler) -> Label {
@@ -52,6 +70,34 @@ pub(super) fn secret(program: &mut Assembler, secret: [u64; 3], then: Label, oth
             otherwise,
         )
     })
+}
+
+/// Goes to `then` if the call was made within these addresses, which have one upper half, otherwise to `otherwise`.
+pub(super) fn instruction_pointer(
+    program: &mut Assembler,
+    range: &RangeInclusive<u64>,
+    then: Label,
+    otherwise: Label,
+) -> Label {
+    let (first, last) = (*range.start(), *range.end());
+    let below = program.jump(Jump::Greater, last as u32, otherwise, then);
+    let within = compare(
+        program,
+        Jump::GreaterOrEqual,
+        INSTRUCTION_POINTER,
+        first as u32,
+        below,
+        otherwise,
+    );
+    let upper = INSTRUCTION_POINTER + 4;
+    compare(
+        program,
+        Jump::Equal,
+        upper,
+        (first >> 32) as u32,
+        within,
+        otherwise,
+    )
 }
 
 fn test(program: &mut Assembler, condition: &Condition, then: Label, otherwise: Label) -> Label {

@@ -30,8 +30,9 @@ mod tests;
 use nix::errno::Errno;
 
 pub use calls::Syscalls;
-pub(crate) use compile::HandOver;
+pub(crate) use compile::{HandOver, Handler, Purpose};
 pub use condition::{Arg, Condition, IntArg, arg, int_arg};
+pub(crate) use install::install;
 pub use install::{Threads, install_filter, install_filter_with_notifs};
 pub use program::{Instruction, Program};
 
@@ -189,6 +190,19 @@ impl Filter {
         self
     }
 
+    /// Tells whether anything leads to this action.
+    pub(crate) fn has(&self, action: Action) -> bool {
+        let rules = self.rules.iter().map(|rule| rule.action);
+        rules
+            .chain([self.default, self.foreign_abi])
+            .any(|present| present == action)
+    }
+
+    /// The numbers that rules speak of.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = i64> {
+        self.rules.iter().map(|rule| rule.number)
+    }
+
     /// Compiles the filter.
     ///
     /// Starting a child does it too; this is for those who want to see the program or find mistakes early.
@@ -200,7 +214,7 @@ impl Filter {
     /// 4 096 instructions that the kernel takes. Starting a child adds up to some forty, where the filter traps or
     /// refuses the calls that start it.
     pub fn program(&self) -> Result<Program> {
-        self.compile(None)
+        self.compile(Purpose::Rules)
     }
 }
 

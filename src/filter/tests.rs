@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use syscalls::Sysno;
 
-use super::{Action, Condition, Filter, HandOver, Instruction, Program, arg, int_arg};
+use super::{Action, Condition, Filter, HandOver, Instruction, Program, Purpose, arg, int_arg};
 use crate::error::{Error, Result};
 use nix::errno::Errno;
 
@@ -21,7 +21,7 @@ const CALLS: [&[Sysno]; 2] = [
 ];
 
 fn compile(filter: &Filter, secret: [u64; 3], calls: &[Sysno]) -> Result<Program> {
-    let program = filter.compile(Some(&HandOver { secret, calls }))?;
+    let program = filter.compile(Purpose::Start(&HandOver { secret, calls }))?;
     bpf::check(&program);
     Ok(program)
 }

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use nix::sys::signal::{SigmaskHow, pthread_sigmask};
 use nix::unistd::Pid;
 
 use super::entry::enter;
@@ -18,7 +18,7 @@ use super::signals::Blocked;
 use super::stdio::ChildEnd;
 use crate::error::{Error, Result, SpawnStep};
 use crate::pidfd;
-use crate::reaper::{self, Orphan};
+use crate::reaper::{self, Orphan, all_but_sigsys};
 use crate::syscall::raw;
 
 /// A child that was cloned and has not yet executed its program. Dropping it kills it.
@@ -120,7 +120,7 @@ fn start() -> Result<Launcher> {
 
 fn run(jobs: &Receiver<Job>) {
     // The program's handlers are not to run here. The C library keeps its own internal signals open.
-    let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None);
+    let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&all_but_sigsys()), None);
     for Job {
         plan,
         child_ends,

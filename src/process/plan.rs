@@ -13,7 +13,7 @@ use super::environment::{candidates, strings};
 use super::signals;
 use super::stack::Stack;
 use crate::error::{Error, Result, SpawnStep};
-use crate::filter::{HandOver, Program};
+use crate::filter::{HandOver, Program, Purpose};
 use crate::kernel::KernelSupport;
 
 /// The value that lets the child's own last calls through the filter; see [`HandOver`].
@@ -92,7 +92,7 @@ impl Plan {
             pre_exec: command.pre_exec.clone(),
             dies_with: command.kill_on_drop.then(std::process::id),
             no_new_privs: command.no_new_privs,
-            program: command.filter.compile(Some(&HandOver {
+            program: command.filter.compile(Purpose::Start(&HandOver {
                 secret,
                 calls: exempt,
             }))?,

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
+use std::ops::RangeInclusive;
 
 #[cfg(not(asm_tracer_nasm))]
 std::arch::global_asm!(include_str!("../../asm/generated/syscall.s"), options(raw));
@@ -68,4 +69,20 @@ unsafe extern "C" {
         entry: extern "C" fn(*mut c_void) -> !,
         argument: *mut c_void,
     ) -> i64;
+}
+
+unsafe extern "C" {
+    fn asm_tracer_syscall_end();
+    fn asm_tracer_clone_end();
+}
+
+/// The addresses after the instructions of the stubs, which a filter can tell from those of the rest of the program.
+pub(crate) fn places() -> [RangeInclusive<u64>; 2] {
+    let first = raw_syscall0 as *const ();
+    let clone = clone as *const ();
+    let end = |function: unsafe extern "C" fn()| function as usize as u64;
+    [
+        first.addr() as u64 + 1..=end(asm_tracer_syscall_end),
+        clone.addr() as u64 + 1..=end(asm_tracer_clone_end),
+    ]
 }

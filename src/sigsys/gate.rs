@@ -1,0 +1,75 @@
+//! The places of `asm/gate.asm`, and which of them a call goes through.
+#![allow(unsafe_code)]
+
+use std::ops::RangeInclusive;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicPtr, AtomicU64};
+
+use crate::syscall::raw;
+
+#[cfg(not(asm_tracer_nasm))]
+std::arch::global_asm!(include_str!("../../asm/generated/gate.s"), options(raw));
+
+unsafe extern "C" {
+    safe static asm_tracer_gate_slots: [AtomicU64; SITES];
+    safe static asm_tracer_sigsys_handler: AtomicPtr<()>;
+    fn asm_tracer_gate_start();
+    fn asm_tracer_gate_end();
+    fn asm_tracer_gate_restorer();
+    fn asm_tracer_gate_rewritten();
+    fn asm_tracer_gate_table();
+    fn asm_tracer_sigsys_entry();
+}
+
+/// How many places of the program that make calls have an entry of their own; see `gate.asm`.
+const SITES: usize = 2048;
+const ENTRY_SIZE: u64 = 8;
+
+fn address(function: unsafe extern "C" fn()) -> u64 {
+    function as usize as u64
+}
+
+/// The addresses after the instructions that make calls: those of the gate, and those of the raw calls.
+pub(super) fn places() -> [RangeInclusive<u64>; 3] {
+    let stubs = raw::places();
+    [
+        address(asm_tracer_gate_start) + 1..=address(asm_tracer_gate_end),
+        stubs[0].clone(),
+        stubs[1].clone(),
+    ]
+}
+
+pub(super) fn restorer() -> u64 {
+    address(asm_tracer_gate_restorer)
+}
+
+/// Where the kernel is to deliver the signal, which goes on to `handler`.
+pub(super) fn entry(handler: *mut ()) -> u64 {
+    asm_tracer_sigsys_handler.store(handler, Relaxed);
+    address(asm_tracer_sigsys_entry)
+}
+
+pub(super) fn rewritten() -> u64 {
+    address(asm_tracer_gate_rewritten)
+}
+
+/// The entry for the calls of one place, known by the address after its instruction. `last` entries are left alone.
+///
+/// Entries are never given up. `None` if there is none left.
+pub(super) fn entry_of(site: u64, last: usize) -> Option<u64> {
+    let start = (site.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize;
+    for step in 0..SITES - last.min(SITES) {
+        let index = (start + step) % SITES;
+        let slot = asm_tracer_gate_slots.get(index)?;
+        let present = match slot.load(Acquire) {
+            0 => slot
+                .compare_exchange(0, site, AcqRel, Acquire)
+                .map_or_else(|other| other, |_| site),
+            present => present,
+        };
+        if present == site {
+            return Some(address(asm_tracer_gate_table) + ENTRY_SIZE * index as u64);
+        }
+    }
+    None
+}

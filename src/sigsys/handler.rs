@@ -1,0 +1,307 @@
+//! What happens at a trapped call, in signal context.
+//!
+//! Nothing here allocates, waits, panics or uses thread-local storage, whose base the program may have moved (P24). The
+//! call itself is not made here: the return from the handler leads the thread to a place that makes it.
+#![allow(unsafe_code)]
+
+use std::ffi::c_void;
+use std::sync::atomic::Ordering::Relaxed;
+
+use nix::errno::Errno;
+use syscalls::Sysno;
+
+use super::context::{Context, Info, SIGSYS, SIGSYS_BIT};
+use super::frame::{self, NewMask, Room};
+use super::record::{Record, Verdict, What};
+use super::shared::Shared;
+use super::{gate, masks, user};
+use crate::notify::TrappedSyscall;
+use crate::syscall::{pointer, syscall0, syscall3, syscall4};
+
+/// What the filter says of a call that is traced, and of one that is trapped for the handler's own sake.
+pub(super) const TRACED: u16 = 0xa571;
+pub(super) const SERVED: u16 = 0xa572;
+
+/// The calls that are trapped in any case, besides those that carry masks.
+pub(super) const SERVED_CALLS: [Sysno; 4] = [
+    Sysno::execve,
+    Sysno::execveat,
+    Sysno::clone3,
+    Sysno::io_uring_enter,
+];
+
+/// The calls that never are: a thread that unmapped its stack makes the first (P20).
+pub(super) const ALLOWED_CALLS: [Sysno; 1] = [Sysno::exit];
+
+/// Entries of the gate's table for calls that can't do without one.
+const RESERVED_ENTRIES: usize = 128;
+
+/// What an execution fails with, unless it is allowed: the new program would die of its first trapped call (P8).
+const NO_EXEC: i32 = Errno::EPERM as i32;
+/// What a call fails with whose rewriting can't be undone afterwards.
+const NO_REWRITE: i32 = Errno::EOPNOTSUPP as i32;
+/// What a call fails with for which the gate has no entry left.
+const NO_ENTRY: i32 = Errno::EAGAIN as i32;
+
+/// Called by `asm_tracer_sigsys_entry`, with room for a frame below that of the kernel.
+///
+/// # Safety
+///
+/// The pointers must be those of a signal that was just delivered.
+pub(super) unsafe extern "C" fn handle(signal: i32, info: *mut Info, context: *mut Context, room: *mut Room) {
+    let Some(shared) = Shared::get() else { return };
+    // SAFETY: the kernel made both for this handler.
+    let (data, site, number, registers) = unsafe {
+        let info = &*info;
+        (info.data(), info.site(), info.number(), &mut *context)
+    };
+    let traced = match data {
+        Some(TRACED) => true,
+        Some(SERVED) => false,
+        _ => {
+            // SAFETY: they are a handler's arguments still.
+            unsafe { deliver_foreign(shared, signal, info, context) };
+            return;
+        }
+    };
+    // Whatever the kernel made of the number (P3).
+    registers.set_rip(site);
+    registers.set_rax(number.cast_unsigned());
+    let call = TrappedSyscall {
+        nr: number,
+        args: registers.args(),
+    };
+    let recorded = traced && shared.recording.load(Relaxed) && shared.alive.load(Relaxed) != 0;
+    if !recorded {
+        // SAFETY: as above.
+        let verdict = unsafe { carry_out(shared, registers, site, &call, &call, room) };
+        let refused_execution = matches!(verdict, Verdict::Refused(NO_EXEC));
+        if refused_execution && shared.recording.load(Relaxed) && shared.alive.load(Relaxed) != 0 {
+            record(shared, thread_id(), site, call, verdict);
+        }
+        return;
+    }
+    let thread = thread_id();
+    let mut wanted = call;
+    let answer = match shared.hook {
+        // A call of the hook's own is not shown to it.
+        Some(hook) if call.sysno() != Some(Sysno::rt_sigreturn) && shared.in_hook.insert(thread) => {
+            let answer = hook(&mut wanted);
+            shared.in_hook.remove(thread);
+            answer
+        }
+        _ => None,
+    };
+    let verdict = match answer {
+        Some(value) => {
+            registers.set_rax(value.cast_unsigned());
+            Verdict::Returned(value)
+        }
+        // SAFETY: as above.
+        None => unsafe { carry_out(shared, registers, site, &call, &wanted, room) },
+    };
+    record(shared, thread, site, call, verdict);
+}
+
+/// Has the call be made, in the way that suits it, or says what comes of it.
+///
+/// # Safety
+///
+/// `room` must be that of this handler.
+unsafe fn carry_out(
+    shared: &Shared,
+    context: &mut Context,
+    site: u64,
+    made: &TrappedSyscall,
+    wanted: &TrappedSyscall,
+    room: *mut Room,
+) -> Verdict {
+    let rewritten = made != wanted;
+    let returns = |context: &mut Context, value: i64| {
+        context.set_rax(value.cast_unsigned());
+        match rewritten {
+            true => Verdict::Rewritten(*wanted),
+            false => Verdict::Run,
+        }
+    };
+    let refuse = |context: &mut Context, errno: i32| {
+        context.set_rax(i64::from(-errno).cast_unsigned());
+        Verdict::Refused(errno)
+    };
+    let call = wanted.sysno();
+    match call {
+        Some(Sysno::rt_sigprocmask) => {
+            let result = masks::change_mask(context, wanted);
+            return returns(context, result);
+        }
+        Some(Sysno::rt_sigaction) if wanted.args[0] == i64::from(SIGSYS) => {
+            let result = change_own_action(shared, wanted);
+            return returns(context, result);
+        }
+        Some(Sysno::rt_sigaction) => {
+            let result = masks::change_action(wanted);
+            return returns(context, result);
+        }
+        Some(Sysno::rt_sigreturn) => masks::open_return(context),
+        Some(Sysno::execve | Sysno::execveat) if !shared.allow_exec => return refuse(context, NO_EXEC),
+        // The child's handlers would be gone, and with them it. The C library does without this flag then.
+        Some(Sysno::clone3) if clears_handlers(wanted) => {
+            return refuse(context, Errno::EINVAL as i32);
+        }
+        _ => {}
+    }
+    let mask = masks::replacement(wanted);
+    let stackless = matches!(
+        call,
+        Some(
+            Sysno::clone | Sysno::clone3 | Sysno::vfork | Sysno::munmap | Sysno::mremap | Sysno::rt_sigreturn
+        )
+    );
+    if rewritten && stackless {
+        // The registers are put back by way of the stack, which these leave, share or take away.
+        shared.refused_rewrites.fetch_add(1, Relaxed);
+        return refuse(context, NO_REWRITE);
+    }
+    if !rewritten && mask.is_none() {
+        let last = if stackless { 0 } else { RESERVED_ENTRIES };
+        if let Some(entry) = gate::entry_of(site, last) {
+            context.go_to(entry);
+            return Verdict::Run;
+        }
+        shared.full_tables.fetch_add(1, Relaxed);
+        if stackless {
+            return refuse(context, NO_ENTRY);
+        }
+    }
+    // SAFETY: the caller's.
+    unsafe { through_frame(context, site, wanted, mask, room) };
+    match rewritten {
+        true => Verdict::Rewritten(*wanted),
+        false => Verdict::Run,
+    }
+}
+
+/// # Safety
+///
+/// `room` must be that of this handler.
+unsafe fn through_frame(
+    context: &mut Context,
+    site: u64,
+    call: &TrappedSyscall,
+    mask: Option<NewMask>,
+    room: *mut Room,
+) {
+    // SAFETY: the caller's.
+    unsafe { frame::go_through(context, site, call, mask, room) };
+}
+
+/// `CLONE_CLEAR_SIGHAND` in the flags, the first word of the arguments.
+fn clears_handlers(call: &TrappedSyscall) -> bool {
+    const CLEAR_HANDLERS: u64 = 1 << 32;
+    user::read(call.args[0].cast_unsigned()).is_some_and(|[flags]| flags & CLEAR_HANDLERS != 0)
+}
+
+/// Does what `rt_sigaction(2)` does for the handler that the program believes to have for this signal.
+fn change_own_action(shared: &Shared, call: &TrappedSyscall) -> i64 {
+    let [_, new, old, size, ..] = call.args;
+    let fault = -(Errno::EFAULT as i64);
+    if size != 8 {
+        return -(Errno::EINVAL as i64);
+    }
+    let given: Option<masks::Action> = match new {
+        0 => None,
+        new => match user::read(new.cast_unsigned()) {
+            None => return fault,
+            given => given,
+        },
+    };
+    let before = shared.own_action.each_ref().map(|word| word.load(Relaxed));
+    if let Some(given) = given {
+        for (word, value) in shared.own_action.iter().zip(given) {
+            word.store(value, Relaxed);
+        }
+    }
+    // SAFETY: the kernel would write the same.
+    if old != 0 && unsafe { user::write(old.cast_unsigned(), before) }.is_none() {
+        return fault;
+    }
+    0
+}
+
+/// Gives a signal that is not of our filter to the program's handler, or does what the kernel would (P10).
+///
+/// # Safety
+///
+/// The arguments must be a handler's.
+unsafe fn deliver_foreign(shared: &Shared, signal: i32, info: *mut Info, context: *mut Context) {
+    let [handler, flags, ..] = shared.own_action.each_ref().map(|word| word.load(Relaxed));
+    match handler as usize {
+        libc::SIG_IGN => {}
+        libc::SIG_DFL => {
+            let default: masks::Action = [0; 4];
+            // SAFETY: the process is to die of this signal, which it does as soon as this handler lets it.
+            unsafe {
+                let _ = syscall4(
+                    libc::SYS_rt_sigaction,
+                    signal.into(),
+                    pointer(&raw const default),
+                    0,
+                    8,
+                );
+                (*context).set_mask((*context).mask() & !SIGSYS_BIT);
+                let process = syscall0(libc::SYS_getpid).unwrap_or(0);
+                let _ = syscall3(libc::SYS_tgkill, process, thread_id().into(), signal.into());
+            }
+        }
+        handler if flags as i32 & libc::SA_SIGINFO != 0 => {
+            // SAFETY: the program has given this for a handler with three arguments.
+            let handler: extern "C" fn(i32, *mut c_void, *mut c_void) =
+                unsafe { std::mem::transmute(handler) };
+            handler(signal, info.cast(), context.cast());
+        }
+        handler => {
+            // SAFETY: the program has given this for a handler with one argument.
+            let handler: extern "C" fn(i32) = unsafe { std::mem::transmute(handler) };
+            handler(signal);
+        }
+    }
+}
+
+pub(super) fn thread_id() -> u32 {
+    // SAFETY: asks for a number.
+    unsafe { syscall0(libc::SYS_gettid) }.map_or(0, |thread| thread as u32)
+}
+
+fn record(shared: &Shared, thread: u32, site: u64, call: TrappedSyscall, verdict: Verdict) {
+    let Some(ring) = shared.ring_of(thread) else {
+        return;
+    };
+    let quiet = is_quiet(shared, thread, &call);
+    let mut number = 0;
+    let pushed = ring.push(thread, |attempt| {
+        number = attempt;
+        Record {
+            // SAFETY: every x86-64 CPU has it.
+            time: unsafe { std::arch::x86_64::_rdtsc() },
+            site,
+            thread,
+            quiet,
+            what: What::Call(call, verdict),
+        }
+    });
+    if !pushed || !quiet || number & (shared.patience - 1) == 0 {
+        shared.drain.ring();
+    }
+}
+
+/// Tells whether a call is one by which the consumer itself sleeps and wakes: told of each, it would never come to rest
+/// (P36).
+fn is_quiet(shared: &Shared, thread: u32, call: &TrappedSyscall) -> bool {
+    let sleeps = match call.sysno() {
+        Some(Sysno::futex | Sysno::epoll_wait | Sysno::epoll_pwait | Sysno::epoll_pwait2) => true,
+        // An eventfd's number has eight bytes.
+        Some(Sysno::read | Sysno::write) => call.args[2] == 8,
+        _ => false,
+    };
+    sleeps && shared.quiet.contains(thread)
+}

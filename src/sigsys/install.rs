@@ -1,0 +1,255 @@
+//! Making this process trace itself, or leaving it as it was.
+#![allow(unsafe_code)]
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
+
+use super::context::{SIGSYS, SIGSYS_BIT};
+use super::doorbell::Doorbell;
+use super::handler::{ALLOWED_CALLS, SERVED, SERVED_CALLS, TRACED, handle};
+use super::record::Record;
+use super::ring::Ring;
+use super::shared::{Consumer, Hook, Shared};
+use super::threads::Threads as ThreadSet;
+use super::{drain, gate, masks};
+use crate::error::{Error, Result};
+use crate::filter::{Filter, Handler, Program, Purpose, Threads, install};
+use crate::reaper::all_but_sigsys;
+use crate::syscall::{MapFlags, Protection, SyscallError, mmap, pointer, syscall3, syscall4};
+
+/// What is to be installed.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) filter: Filter,
+    pub(super) hook: Option<Hook>,
+    pub(super) capacity: usize,
+    pub(super) threads: Threads,
+    pub(super) allow_exec: bool,
+}
+
+impl Plan {
+    pub(super) fn install(self) -> Result<&'static Shared> {
+        let program = self.program()?;
+        let before = current_action()?;
+        let shared = Shared::publish(self.shared(before)?).ok_or(Error::AlreadyTracing)?;
+        let installed = start_drain(shared).and_then(|()| {
+            let opened = open_this_thread()?;
+            let installed = self.apply(&program);
+            if installed.is_err() {
+                let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&opened), None);
+            }
+            installed
+        });
+        if let Err(error) = installed {
+            // In this order: nobody traps any more.
+            let _ = set_action(before);
+            Shared::withdraw();
+            shared.recording.store(false, Ordering::SeqCst);
+            shared.drain.ring();
+            return Err(error);
+        }
+        Ok(shared)
+    }
+
+    fn program(&self) -> Result<Program> {
+        if !self.capacity.is_power_of_two() {
+            return Err(Error::InvalidCapacity(self.capacity));
+        }
+        let always: Vec<_> = masks::CARRIERS.into_iter().chain(SERVED_CALLS).collect();
+        self.filter.compile(Purpose::Handler(&Handler {
+            places: &gate::places(),
+            allowed: &ALLOWED_CALLS,
+            always: &always,
+            data: [TRACED, SERVED],
+        }))
+    }
+
+    fn shared(&self, before: masks::Action) -> Result<Box<Shared>> {
+        let parallel = std::thread::available_parallelism().map_or(1, usize::from);
+        // Small rings are not worth dividing.
+        let shards = parallel.next_power_of_two().min((self.capacity / 64).max(1));
+        let per_shard = self.capacity / shards;
+        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(|errno| Error::os("making an eventfd", errno))?;
+        Ok(Box::new(Shared {
+            hook: self.hook,
+            allow_exec: self.allow_exec,
+            recording: AtomicBool::new(true),
+            rings: (0..shards).map(|_| Ring::new(per_shard, Record::BLANK)).collect(),
+            patience: (per_shard / 4).max(1) as u64,
+            outbox: Ring::new((4 * self.capacity).max(1024), Record::BLANK),
+            drain: Doorbell::new(),
+            settled: AtomicU64::new(0),
+            finished: AtomicBool::new(false),
+            consumer: Consumer::new(Arc::new(OwnedFd::from(event))),
+            in_hook: ThreadSet::new(),
+            quiet: ThreadSet::new(),
+            alive: wiped_on_fork().map_err(|error| Error::os("mapping a page", error.errno()))?,
+            own_action: before.map(AtomicU64::new),
+            refused_rewrites: AtomicU64::new(0),
+            full_tables: AtomicU64::new(0),
+        }))
+    }
+
+    fn apply(&self, program: &Program) -> Result<()> {
+        masks::open_handlers().map_err(|error| Error::os("opening signal handlers", error.errno()))?;
+        if self.threads == Threads::All {
+            wait_for_open_threads()?;
+        }
+        set_action(our_action())?;
+        let flags = match self.threads {
+            Threads::Calling => 0,
+            Threads::All => libc::SECCOMP_FILTER_FLAG_TSYNC,
+        };
+        match install(program, flags)? {
+            0 => Ok(()),
+            // The id of a thread that could not be taken along.
+            _ => Err(Error::DifferentFilters),
+        }
+    }
+}
+
+/// A page that a forked process finds empty.
+fn wiped_on_fork() -> Result<&'static AtomicU32, SyscallError> {
+    const PAGE: usize = 4096;
+    let access = Protection::READ | Protection::WRITE;
+    let page = mmap(None, PAGE, access, MapFlags::PRIVATE, None)?;
+    // SAFETY: the page is ours; nobody unmaps it.
+    unsafe {
+        syscall3(
+            libc::SYS_madvise,
+            pointer(page.cast_const()),
+            PAGE as i64,
+            libc::MADV_WIPEONFORK.into(),
+        )?;
+        let flag = &*page.cast::<AtomicU32>();
+        flag.store(1, Ordering::Relaxed);
+        Ok(flag)
+    }
+}
+
+/// The program's own handler must not be one already: it would be lost, or trapped calls would be.
+fn current_action() -> Result<masks::Action> {
+    let mut action: masks::Action = [0; 4];
+    // SAFETY: the kernel writes an action.
+    unsafe {
+        syscall4(
+            libc::SYS_rt_sigaction,
+            SIGSYS.into(),
+            0,
+            pointer(&raw mut action),
+            8,
+        )
+    }
+    .map_err(|error| Error::os("looking at the SIGSYS handler", error.errno()))?;
+    match action[0] as usize {
+        libc::SIG_DFL | libc::SIG_IGN => Ok(action),
+        _ if Shared::get().is_some() => Err(Error::AlreadyTracing),
+        _ => Err(Error::SigsysTaken),
+    }
+}
+
+fn our_action() -> masks::Action {
+    /// `SA_RESTORER` of `asm/signal.h`.
+    const RESTORER: u64 = 0x0400_0000;
+    let flags = (libc::SA_SIGINFO | libc::SA_NODEFER | libc::SA_ONSTACK) as u64;
+    let synchronous = [
+        libc::SIGSEGV,
+        libc::SIGBUS,
+        libc::SIGFPE,
+        libc::SIGILL,
+        libc::SIGTRAP,
+    ];
+    let open = synchronous
+        .iter()
+        .fold(SIGSYS_BIT, |open, signal| open | 1 << (signal - 1));
+    [
+        gate::entry(handle as *mut ()),
+        flags | RESTORER,
+        gate::restorer(),
+        !open,
+    ]
+}
+
+fn set_action(action: masks::Action) -> Result<()> {
+    // SAFETY: it is the handler for this signal, or what was there before.
+    unsafe {
+        syscall4(
+            libc::SYS_rt_sigaction,
+            SIGSYS.into(),
+            pointer(&raw const action),
+            0,
+            8,
+        )
+    }
+    .map(drop)
+    .map_err(|error| Error::os("installing the SIGSYS handler", error.errno()))
+}
+
+/// Opens `SIGSYS` for this thread; gives the mask as it was.
+fn open_this_thread() -> Result<SigSet> {
+    let mut before = SigSet::empty();
+    let sigsys = SigSet::from(Signal::SIGSYS);
+    pthread_sigmask(SigmaskHow::SIG_UNBLOCK, Some(&sigsys), Some(&mut before))
+        .map_err(|errno| Error::os("opening SIGSYS", errno))?;
+    Ok(before)
+}
+
+/// How often the other threads are looked at, a millisecond apart: one that is just starting blocks everything (P7).
+const LOOKS: u32 = 100;
+
+fn wait_for_open_threads() -> Result<()> {
+    let mut closed = Vec::new();
+    for _ in 0..LOOKS {
+        closed = threads_that_block_sigsys()?;
+        if closed.is_empty() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Err(Error::SigsysBlocked { threads: closed })
+}
+
+fn threads_that_block_sigsys() -> Result<Vec<i32>> {
+    let failed = |source| Error::Io {
+        operation: "reading /proc/self/task",
+        source,
+    };
+    let mut closed = Vec::new();
+    for task in std::fs::read_dir("/proc/self/task").map_err(failed)? {
+        let path = task.map_err(failed)?.path();
+        // One that has ended meanwhile blocks nothing.
+        let status = std::fs::read_to_string(path.join("status")).unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        let thread = path
+            .file_name()
+            .and_then(|name| name.to_str()?.parse::<i32>().ok());
+        if mask.is_some_and(|mask| mask & SIGSYS_BIT != 0) {
+            closed.extend(thread);
+        }
+    }
+    Ok(closed)
+}
+
+/// Starts the drain and waits until it is at its work, so that no call of its own is traced.
+fn start_drain(shared: &'static Shared) -> Result<()> {
+    let (sender, ready) = std::sync::mpsc::channel();
+    let thread = std::thread::Builder::new().name("asm_tracer-drain".into());
+    let started = thread.spawn(move || {
+        let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&all_but_sigsys()), None);
+        drain::run(shared, || drop(sender));
+    });
+    started.map_err(|source| Error::Io {
+        operation: "starting the drain thread",
+        source,
+    })?;
+    // It says so by hanging up.
+    let _: Result<(), _> = ready.recv();
+    Ok(())
+}

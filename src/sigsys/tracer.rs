@@ -1,0 +1,195 @@
+use std::fmt;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+use std::time::{Duration, Instant};
+
+use syscalls::Sysno;
+
+use super::event::Event;
+use super::events::{Events, Lease};
+use super::install::Plan;
+use super::shared::{Hook, Shared};
+use crate::error::{Error, Result};
+use crate::filter::{Action, Filter, Syscalls, Threads};
+
+/// How this process is to trace itself.
+#[derive(Debug)]
+#[must_use]
+pub struct Builder {
+    plan: Plan,
+}
+
+impl Builder {
+    /// Traces these calls.
+    pub fn trap(mut self, calls: impl Syscalls) -> Self {
+        self.plan.filter = self.plan.filter.trap(calls);
+        self
+    }
+
+    /// Sets the filter: what it traps is traced, also where conditions on arguments say so; its other actions are the
+    /// kernel's. Calls through other ABIs are let through unless it says otherwise, which replaces the default
+    /// [`foreign_abi`](Filter::foreign_abi) of filters.
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.plan.filter = filter;
+        self
+    }
+
+    /// Sets the hook, which each traced call is shown to.
+    pub fn hook(mut self, hook: Hook) -> Self {
+        self.plan.hook = Some(hook);
+        self
+    }
+
+    /// Sets how many calls may wait to be collected, a power of two; 4096 unless told otherwise. What comes beyond is
+    /// lost, and counted.
+    pub fn capacity(mut self, calls: usize) -> Self {
+        self.plan.capacity = calls;
+        self
+    }
+
+    /// Sets which threads are traced; the calling one unless told otherwise.
+    pub fn threads(mut self, threads: Threads) -> Self {
+        self.plan.threads = threads;
+        self
+    }
+
+    /// Decides whether `execve(2)` and `execveat(2)` run. By default they fail with `EPERM`: the filter survives an
+    /// execution and its handler doesn't, so that the first trapped call of the new program kills it.
+    pub fn allow_exec(mut self, allow: bool) -> Self {
+        self.plan.allow_exec = allow;
+        self
+    }
+
+    /// Installs the handler and the filter.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidFilter`] if nothing is traced or a number has no name, [`Error::InvalidCapacity`],
+    /// [`Error::AlreadyTracing`] if this process was made to trace itself before, [`Error::SigsysTaken`] if it has a
+    /// handler for `SIGSYS`, [`Error::SigsysBlocked`] if all threads are to be traced and one blocks that signal,
+    /// [`Error::DifferentFilters`] if one has a filter of its own, [`Error::Io`] if the kernel refuses. Nothing is
+    /// installed then.
+    pub fn install(self) -> Result<Tracer> {
+        let filter = &self.plan.filter;
+        if !filter.has(Action::Trap) {
+            return Err(Error::InvalidFilter("no call is traced".into()));
+        }
+        if let Some(number) = filter.numbers().find(|number| !is_known(*number)) {
+            let why = format!("{number} is not the number of a known x86-64 system call");
+            return Err(Error::InvalidFilter(why));
+        }
+        self.plan.install().map(|shared| Tracer { shared })
+    }
+}
+
+fn is_known(number: i64) -> bool {
+    usize::try_from(number).is_ok_and(|number| Sysno::new(number).is_some())
+}
+
+/// The tracing of this process.
+///
+/// Dropping it ends the recording and the hook. The filter can't be taken off: calls that it traps still come to the
+/// handler, which lets them run.
+#[must_use = "dropping it ends the tracing"]
+pub struct Tracer {
+    shared: &'static Shared,
+}
+
+/// How long [`Tracer::drain`] waits for calls that are being recorded.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+impl Tracer {
+    /// Says how this process is to trace itself.
+    pub fn builder() -> Builder {
+        Builder {
+            plan: Plan {
+                filter: Filter::new().foreign_abi(Action::Allow),
+                hook: None,
+                capacity: 4096,
+                threads: Threads::Calling,
+                allow_exec: false,
+            },
+        }
+    }
+
+    /// Gives the traced calls as a stream. There can be one at a time; what it does not read, the next one finds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::EventsTaken`] while there is another, [`Error::NoRuntime`] outside of a Tokio runtime.
+    ///
+    /// # Panics
+    ///
+    /// If the Tokio runtime has no I/O driver (`enable_io`).
+    pub fn events(&self) -> Result<Events> {
+        Events::new(self.shared)
+    }
+
+    /// Takes all events of calls that were made before, without a runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::EventsTaken`] while there is a stream of them.
+    pub fn drain(&self) -> Result<Vec<Event>> {
+        let consumer = Lease::take(self.shared)?;
+        let (wanted, start) = (self.shared.attempts(), Instant::now());
+        let mut events = Vec::new();
+        loop {
+            while let Some(record) = consumer.pop() {
+                events.push(record.into());
+            }
+            self.shared.drain.ring();
+            if self.shared.settled.load(Acquire) >= wanted || start.elapsed() > PATIENCE {
+                break;
+            }
+            let settled = || self.shared.settled.load(Acquire) >= wanted;
+            self.shared
+                .consumer
+                .bell
+                .sleep(Some(Duration::from_millis(1)), settled);
+        }
+        while let Some(record) = consumer.pop() {
+            events.push(record.into());
+        }
+        Ok(events)
+    }
+
+    /// The counts so far.
+    pub fn statistics(&self) -> Statistics {
+        Statistics {
+            attempts: self.shared.attempts(),
+            dropped: self.shared.dropped(),
+            settled: self.shared.settled.load(Relaxed),
+            refused_rewrites: self.shared.refused_rewrites.load(Relaxed),
+            full_tables: self.shared.full_tables.load(Relaxed),
+        }
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        self.shared.recording.store(false, SeqCst);
+        self.shared.drain.ring();
+    }
+}
+
+impl fmt::Debug for Tracer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.statistics().fmt(f)
+    }
+}
+
+/// What was traced so far, in calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Statistics {
+    /// To be recorded.
+    pub attempts: u64,
+    /// Of these, lost for want of room.
+    pub dropped: u64,
+    /// Of the attempts, collected or known to be lost; the others are in flight.
+    pub settled: u64,
+    /// Refused because the hook changed a call whose registers can't be put back.
+    pub refused_rewrites: u64,
+    /// Made from more places than the gate has entries for, which is slower, or fails for those that need one.
+    pub full_tables: u64,
+}
