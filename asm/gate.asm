@@ -19,25 +19,35 @@
 
 SITES           equ 2048
 
-; A ring that this code writes to; `ring.rs` has the same layout.
+; The ring that results are written to; `ring.rs` has the same layout.
 RING_ATTEMPTS   equ 0
 RING_DROPPED    equ 8
 RING_TAIL       equ 16
 RING_MASK       equ 24
-RING_SLOTS      equ 32
-SLOT_SHIFT      equ 8                   ; a slot has 256 bytes
+SLOT_SHIFT      equ 8                   ; a slot has 256 bytes: its state, and the record
+SLOT_TIME       equ 8
+SLOT_SITE       equ 16
+SLOT_VALUE      equ 24
+SLOT_THREAD     equ 32
+POSITION_SHIFT  equ 24                  ; in a state, below which it is free, claimed by a thread, or full
+FULL            equ 1
+THREAD_MASK     equ 0x3fffff
 
         section .bss align=64
 
         global asm_tracer_gate_slots:data hidden
         global asm_tracer_gate_results:data hidden
+        global asm_tracer_gate_recorder:data hidden
         global asm_tracer_sigsys_handler:data hidden
 
 ; Where the table's entries go back to: the instruction after each original call, or 0.
 asm_tracer_gate_slots:
         resq    SITES
-; The ring for results, or 0.
+; The ring for results, and its slots.
 asm_tracer_gate_results:
+        resq    2
+; Where the entries that record results go on.
+asm_tracer_gate_recorder:
         resq    1
 ; The handler in Rust.
 asm_tracer_sigsys_handler:
@@ -49,7 +59,10 @@ asm_tracer_sigsys_handler:
         global asm_tracer_gate_end:function hidden
         global asm_tracer_gate_restorer:function hidden
         global asm_tracer_gate_rewritten:function hidden
+        global asm_tracer_gate_rewritten_recorded:function hidden
+        global asm_tracer_gate_record:function hidden
         global asm_tracer_gate_table:function hidden
+        global asm_tracer_gate_recording_table:function hidden
         global asm_tracer_sigsys_entry:function hidden
 
 asm_tracer_gate_start:
@@ -60,10 +73,94 @@ asm_tracer_gate_restorer:
         syscall
         ud2
 
-; Makes a call whose registers the handler changed, and puts the program's back. rsp leads to what `rewrite.rs` wrote.
+; Writes the result of a call down, by `Ring::push` of `ring.rs`, and never waits.
+; In: rax = the result, rcx leads to the address after the call, r11 = the flags. All registers and flags are kept, but rcx
+; and r11, which the kernel has clobbered. The stack below the red zone is used, as by a signal.
+%macro RECORD_RESULT 0
+        lea     rsp, [rsp - 128]
+        push    rax
+        push    rdx
+        push    rsi
+        push    rdi
+        push    r8
+        push    rcx
+        push    r11
+        mov     eax, 186                ; gettid
+        syscall
+        and     eax, THREAD_MASK
+        lea     r8d, [rax + rax]        ; what claims a slot for this thread
+        mov     rdi, [asm_tracer_gate_results]
+        lock inc qword [rdi + RING_ATTEMPTS]
+%%again:
+        mov     rdx, [rdi + RING_TAIL]
+        mov     rsi, rdx
+        and     rsi, [rdi + RING_MASK]
+        shl     rsi, SLOT_SHIFT
+        add     rsi, [asm_tracer_gate_results + 8]
+        mov     rcx, rdx
+        shl     rcx, POSITION_SHIFT     ; free for this position
+        mov     rax, [rsi]
+        cmp     rax, rcx
+        jne     %%not_free
+        lea     r11, [rcx + r8]
+        lock cmpxchg [rsi], r11
+        jne     %%again
+        mov     rax, rdx
+        lea     r11, [rdx + 1]
+        lock cmpxchg [rdi + RING_TAIL], r11
+        rdtsc
+        shl     rdx, 32
+        or      rax, rdx
+        mov     [rsi + SLOT_TIME], rax
+        mov     rax, [rsp + 8]
+        mov     rax, [rax]
+        mov     [rsi + SLOT_SITE], rax
+        mov     rax, [rsp + 48]
+        mov     [rsi + SLOT_VALUE], rax
+        mov     eax, r8d
+        shr     eax, 1
+        mov     [rsi + SLOT_THREAD], rax
+        lea     rax, [rcx + r8]
+        lea     r11, [rcx + FULL]
+        lock cmpxchg [rsi], r11         ; not ours any more if this thread was taken for dead
+        jmp     %%done
+%%not_free:
+        xor     rax, rcx
+        shr     rax, POSITION_SHIFT
+        jnz     %%full
+        mov     rax, rdx                ; claimed already: who did may not have got round to this
+        lea     r11, [rdx + 1]
+        lock cmpxchg [rdi + RING_TAIL], r11
+        jmp     %%again
+%%full:
+        cmp     rdx, [rdi + RING_TAIL]
+        jne     %%again
+        lock inc qword [rdi + RING_DROPPED]
+%%done:
+        pop     r11
+        pop     rcx
+        pop     r8
+        pop     rdi
+        pop     rsi
+        pop     rdx
+        pop     rax
+        push    r11
+        popfq
+        lea     rsp, [rsp + 128]
+%endmacro
+
+; Makes a call whose registers the handler changed, and puts the program's back. rsp leads to what `frame.rs` wrote.
+        align 16
+asm_tracer_gate_rewritten_recorded:
+        syscall
+        mov     rcx, rsp
+        RECORD_RESULT
+        jmp     asm_tracer_gate_rewritten.restore
+
         align 16
 asm_tracer_gate_rewritten:
         syscall
+.restore:
         mov     rdi, [rsp + 8]
         mov     rsi, [rsp + 16]
         mov     rdx, [rsp + 24]
@@ -74,6 +171,13 @@ asm_tracer_gate_rewritten:
         mov     rsp, [rsp + 56]
         jmp     rcx
 
+; Where the recording entries go on. rcx leads to the entry's slot.
+        align 16
+asm_tracer_gate_record:
+        RECORD_RESULT
+        mov     rcx, [rcx]
+        jmp     rcx
+
 ; One entry for each place in the program that was seen to make a call. Nothing but rip differs from the program.
         align 64
 asm_tracer_gate_table:
@@ -81,6 +185,18 @@ asm_tracer_gate_table:
 %rep SITES
         syscall
         jmp     [asm_tracer_gate_slots + 8 * site]
+%assign site site + 1
+%endrep
+
+; The same for calls whose results are recorded.
+        align 64
+asm_tracer_gate_recording_table:
+%assign site 0
+%rep SITES
+        syscall
+        lea     rcx, [asm_tracer_gate_slots + 8 * site]
+        jmp     [asm_tracer_gate_recorder]
+        nop
 %assign site site + 1
 %endrep
 

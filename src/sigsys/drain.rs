@@ -6,19 +6,20 @@ use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 use std::time::{Duration, Instant};
 
 use super::record::{Record, What};
-use super::ring::{Next, Reader};
+use super::ring::{self, Next, Reader, Ring};
 use super::shared::Shared;
 use crate::syscall::{self, Mode, OpenFlags, SignalNumber};
 
 /// How long a record may be unfinished before its writer is looked for.
 const UNFINISHED: Duration = Duration::from_millis(100);
+/// How long it sleeps at most while there is something that nobody wakes it for.
+const NAP: Duration = Duration::from_millis(10);
 
 pub(super) fn run(shared: &'static Shared, ready: impl FnOnce()) {
     let mut drain = Drain {
-        readers: shared.rings.iter().map(|_| Reader::default()).collect(),
-        dropped: vec![0; shared.rings.len()],
+        calls: shared.rings.iter().map(|_| Source::default()).collect(),
+        results: Source::default(),
         clock: Clock::new(),
-        unfinished: None,
         shared,
     };
     ready();
@@ -28,87 +29,83 @@ pub(super) fn run(shared: &'static Shared, ready: impl FnOnce()) {
             continue;
         }
         let closed = !shared.recording.load(SeqCst);
-        if closed && drain.is_settled() {
+        if closed && (drain.is_settled() || drain.discard()) {
             break;
         }
-        let limit = (closed || drain.unfinished.is_some()).then_some(Duration::from_millis(10));
-        shared.drain.sleep(limit, || drain.has_work());
+        let naps = closed || shared.results.is_some() || drain.waits_for_writer();
+        shared.drain.sleep(naps.then_some(NAP), || {
+            drain.has_work() || closed == shared.recording.load(SeqCst)
+        });
     }
     shared.finished.store(true, Release);
     shared.consumer.wake();
 }
 
 struct Drain {
-    readers: Vec<Reader>,
-    /// Losses of each ring that the consumer knows of.
-    dropped: Vec<u64>,
+    calls: Vec<Source>,
+    results: Source,
     clock: Clock,
-    /// A record whose writer has not finished it: the ring, the writer, since when.
-    unfinished: Option<(usize, u32, Instant)>,
     shared: &'static Shared,
+}
+
+/// A ring as it is read.
+#[derive(Debug, Default)]
+struct Source {
+    reader: Reader,
+    /// Losses that the consumer was told of.
+    dropped: u64,
+    /// Who has not finished the next record, and since when.
+    unfinished: Option<(u32, Instant)>,
 }
 
 impl Drain {
     /// Moves what there is and room for; gives how much that was.
     fn round(&mut self) -> u64 {
-        let anchor = self.clock.anchor();
+        let (shared, anchor) = (self.shared, self.clock.anchor());
+        let outbox = Outbox { shared, anchor };
+        // Their calls are in the other rings already.
+        let results = shared
+            .results
+            .as_ref()
+            .map_or(0, |ring| self.results.reader.pending(ring));
         let (mut moved, mut loud) = (0, false);
-        self.unfinished = self.unfinished.take().filter(|(ring, writer, _)| {
-            self.readers[*ring].next_is_unfinished(&self.shared.rings[*ring], *writer)
-        });
-        for index in 0..self.readers.len() {
-            let ring = &self.shared.rings[index];
-            while self.shared.outbox.has_room() {
-                match self.readers[index].next(ring) {
-                    Next::Record(mut record) => {
-                        record.time = anchor.nanoseconds(record.time);
-                        loud |= !record.quiet;
-                        self.deliver(record);
-                        moved += 1;
-                    }
-                    Next::Nothing => break,
-                    Next::Unfinished(writer) => {
-                        self.look_for(index, writer);
-                        break;
-                    }
-                }
-            }
-            let lost = ring.dropped() - self.dropped[index];
-            if lost > 0 && self.shared.outbox.has_room() {
-                self.dropped[index] += lost;
-                self.deliver(Record {
-                    time: anchor.nanoseconds(anchor.ticks),
-                    what: What::Lost(lost),
-                    quiet: false,
-                    ..Record::BLANK
-                });
-                self.shared.settled.fetch_add(lost - 1, Release);
-                (moved, loud) = (moved + 1, true);
-            }
+        for (source, ring) in self.calls.iter_mut().zip(&shared.rings) {
+            moved += source.read(ring, u64::MAX, &outbox, |record| {
+                loud |= !record.quiet;
+                record
+            });
         }
-        if loud || (moved > 0 && self.shared.outbox.is_half_full()) {
-            self.shared.consumer.wake();
+        if let Some(ring) = &shared.results {
+            moved += self.results.read(ring, results, &outbox, |result| {
+                let thread = result.thread as u32;
+                let quiet = shared.quiet.contains(thread);
+                loud |= !quiet;
+                Record {
+                    time: result.ticks,
+                    site: result.site,
+                    thread,
+                    quiet,
+                    what: What::Returned(result.value),
+                }
+            });
+        }
+        if loud || (moved > 0 && shared.outbox.is_half_full()) {
+            shared.consumer.wake();
         }
         moved
     }
 
-    fn deliver(&self, record: Record) {
-        self.shared.outbox.push(1, |_| record);
-        self.shared.settled.fetch_add(1, Release);
+    fn has_work(&self) -> bool {
+        let mut calls = self.calls.iter().zip(&self.shared.rings);
+        let results = self.shared.results.as_ref();
+        self.shared.outbox.has_room()
+            && (calls.any(|(source, ring)| source.has_work(ring))
+                || results.is_some_and(|ring| self.results.has_work(ring)))
     }
 
-    fn has_work(&self) -> bool {
-        let rings = self.shared.rings.iter();
-        self.shared.outbox.has_room()
-            && (self
-                .readers
-                .iter()
-                .zip(rings.clone())
-                .any(|(reader, ring)| reader.has_next(ring))
-                || rings
-                    .zip(&self.dropped)
-                    .any(|(ring, dropped)| ring.dropped() != *dropped))
-            || !self.shared.recording.load(SeqCst)
+    fn waits_for_writer(&self) -> bool {
+        let mut sources = self.calls.iter().chain([&self.results]);
+        sources.any(|source| source.unfinished.is_some())
     }
 
     /// Whether everything that was to be recorded has been dealt with.
@@ -116,16 +113,93 @@ impl Drain {
         self.shared.settled.load(Relaxed) == self.shared.attempts()
     }
 
+    /// Gives up what nobody is there to make room for; false if somebody is.
+    fn discard(&mut self) -> bool {
+        let abandoned = !self.shared.outbox.has_room() && !self.shared.consumer.taken.load(SeqCst);
+        if abandoned {
+            let calls = self.calls.iter_mut().zip(&self.shared.rings);
+            calls.for_each(|(source, ring)| source.discard(ring));
+            if let Some(ring) = &self.shared.results {
+                self.results.discard(ring);
+            }
+        }
+        abandoned
+    }
+}
+
+/// Where records go.
+struct Outbox {
+    shared: &'static Shared,
+    anchor: Anchor,
+}
+
+impl Outbox {
+    fn put(&self, mut record: Record) {
+        record.time = self.anchor.nanoseconds(record.time);
+        self.shared.outbox.push(1, |_| record);
+        self.shared.settled.fetch_add(1, Release);
+    }
+}
+
+impl Source {
+    /// Moves up to `most` records as long as there is room, and says what was lost.
+    fn read<T: ring::Record>(
+        &mut self,
+        ring: &Ring<T>,
+        most: u64,
+        outbox: &Outbox,
+        mut record: impl FnMut(T) -> Record,
+    ) -> u64 {
+        let mut moved = 0;
+        while moved < most && outbox.shared.outbox.has_room() {
+            match self.reader.next(ring) {
+                Next::Record(next) => {
+                    outbox.put(record(next));
+                    moved += 1;
+                }
+                Next::Nothing => break,
+                Next::Unfinished(writer) => {
+                    self.look_for(ring, writer);
+                    break;
+                }
+            }
+        }
+        let lost = ring.dropped() - self.dropped;
+        if lost > 0 && outbox.shared.outbox.has_room() {
+            self.dropped += lost;
+            // One of them is counted as it is put.
+            outbox.shared.settled.fetch_add(lost - 1, Release);
+            outbox.put(Record {
+                time: outbox.anchor.ticks,
+                what: What::Lost(lost),
+                ..Record::BLANK
+            });
+            outbox.shared.consumer.wake();
+            moved += 1;
+        }
+        moved
+    }
+
+    fn has_work<T: ring::Record>(&self, ring: &Ring<T>) -> bool {
+        self.reader.has_next(ring) || ring.dropped() != self.dropped
+    }
+
     /// Gives up what a dead thread was writing.
-    fn look_for(&mut self, ring: usize, writer: u32) {
-        let since = match self.unfinished {
-            Some((same_ring, same_writer, since)) if (same_ring, same_writer) == (ring, writer) => since,
-            _ => Instant::now(),
+    fn look_for<T: ring::Record>(&mut self, ring: &Ring<T>, writer: u32) {
+        let (writer, since) = match self.unfinished {
+            Some(present) if present.0 == writer => present,
+            _ => (writer, Instant::now()),
         };
-        self.unfinished = Some((ring, writer, since));
+        self.unfinished = Some((writer, since));
         if since.elapsed() > UNFINISHED && is_dead(writer) {
-            self.readers[ring].give_up(&self.shared.rings[ring], writer);
+            self.reader.give_up(ring, writer);
             self.unfinished = None;
+        }
+    }
+
+    fn discard<T: ring::Record>(&mut self, ring: &Ring<T>) {
+        while let Next::Record(_) = self.reader.next(ring) {
+            ring.count_dropped();
         }
     }
 }

@@ -11,6 +11,8 @@ use crate::notify::TrappedSyscall;
 pub enum Event {
     /// A traced call.
     Call(Call),
+    /// The result of one, if [results](super::Builder::results) are recorded.
+    Returned(Returned),
     /// So many calls there was no room for.
     Lost(u64),
 }
@@ -32,6 +34,20 @@ pub struct Call {
     pub decision: Decision,
 }
 
+/// What a traced call returned: the last one that its thread made from this place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Returned {
+    /// What the kernel returned; −4095..=−1 is an errno.
+    pub value: i64,
+    /// The calling thread.
+    pub thread: i32,
+    /// The address of the instruction after the call.
+    pub instruction_pointer: u64,
+    /// When it returned, since the installation.
+    pub time: Duration,
+}
+
 /// What became of a traced call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -51,6 +67,12 @@ impl From<Record> for Event {
     fn from(record: Record) -> Self {
         match record.what {
             What::Lost(calls) => Self::Lost(calls),
+            What::Returned(value) => Self::Returned(Returned {
+                value,
+                thread: record.thread.cast_signed(),
+                instruction_pointer: record.site,
+                time: Duration::from_nanos(record.time),
+            }),
             What::Call(syscall, verdict) => Self::Call(Call {
                 syscall,
                 thread: record.thread.cast_signed(),

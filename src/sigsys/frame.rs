@@ -2,7 +2,6 @@
 #![allow(unsafe_code)]
 
 use super::context::Context;
-use super::gate;
 use crate::notify::TrappedSyscall;
 
 /// Below the stack pointer of the call, which is lowered to it for as long as it takes.
@@ -33,7 +32,7 @@ pub(super) struct NewMask {
     pub(super) description: Option<[u64; 3]>,
 }
 
-/// Has the thread make a call other than the one that it tried, and go on as if it had been that.
+/// Has the thread make a call other than the one that it tried, and go on as if it had been that. `gate` is where.
 ///
 /// # Safety
 ///
@@ -44,6 +43,7 @@ pub(super) unsafe fn go_through(
     call: &TrappedSyscall,
     mask: Option<NewMask>,
     room: *mut Room,
+    gate: u64,
 ) {
     let stack_pointer = context.rsp();
     // Where the program is not on the signal's stack, the room would be used again before the call is over.
@@ -79,7 +79,7 @@ pub(super) unsafe fn go_through(
     unsafe { place.write_unaligned(frame) };
     context.set_call(&call);
     context.set_rsp(place.addr() as u64);
-    context.go_to(gate::rewritten());
+    context.go_to(gate);
 }
 
 const _: () = assert!(size_of::<Frame>() == 112 && std::mem::offset_of!(Frame, stack_pointer) == 56);

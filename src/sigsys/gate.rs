@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::atomic::{AtomicPtr, AtomicU64};
 
+use super::record::Returned;
+use super::ring::Ring;
 use crate::syscall::raw;
 
 #[cfg(not(asm_tracer_nasm))]
@@ -12,18 +14,24 @@ std::arch::global_asm!(include_str!("../../asm/generated/gate.s"), options(raw))
 
 unsafe extern "C" {
     safe static asm_tracer_gate_slots: [AtomicU64; SITES];
+    safe static asm_tracer_gate_results: [AtomicPtr<()>; 2];
+    safe static asm_tracer_gate_recorder: AtomicU64;
     safe static asm_tracer_sigsys_handler: AtomicPtr<()>;
     fn asm_tracer_gate_start();
     fn asm_tracer_gate_end();
     fn asm_tracer_gate_restorer();
     fn asm_tracer_gate_rewritten();
+    fn asm_tracer_gate_rewritten_recorded();
+    fn asm_tracer_gate_record();
     fn asm_tracer_gate_table();
+    fn asm_tracer_gate_recording_table();
     fn asm_tracer_sigsys_entry();
 }
 
 /// How many places of the program that make calls have an entry of their own; see `gate.asm`.
 const SITES: usize = 2048;
 const ENTRY_SIZE: u64 = 8;
+const RECORDING_ENTRY_SIZE: u64 = 16;
 
 fn address(function: unsafe extern "C" fn()) -> u64 {
     function as usize as u64
@@ -49,14 +57,25 @@ pub(super) fn entry(handler: *mut ()) -> u64 {
     address(asm_tracer_sigsys_entry)
 }
 
-pub(super) fn rewritten() -> u64 {
-    address(asm_tracer_gate_rewritten)
+/// Has the places that record results write them to this ring, which must never go away.
+pub(super) fn record_results(ring: &'static Ring<Returned>) {
+    asm_tracer_gate_results[1].store(ring.slots().cast_mut(), Relaxed);
+    asm_tracer_gate_results[0].store(std::ptr::from_ref(ring).cast_mut().cast(), Relaxed);
+    asm_tracer_gate_recorder.store(address(asm_tracer_gate_record), Relaxed);
 }
 
-/// The entry for the calls of one place, known by the address after its instruction. `last` entries are left alone.
+/// Where a call with changed registers is made.
+pub(super) fn rewritten(record_result: bool) -> u64 {
+    match record_result {
+        true => address(asm_tracer_gate_rewritten_recorded),
+        false => address(asm_tracer_gate_rewritten),
+    }
+}
+
+/// Where the calls of one place are made, known by the address after its instruction. `last` entries are left alone.
 ///
 /// Entries are never given up. `None` if there is none left.
-pub(super) fn entry_of(site: u64, last: usize) -> Option<u64> {
+pub(super) fn entry_of(site: u64, last: usize, record_result: bool) -> Option<u64> {
     let start = (site.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize;
     for step in 0..SITES - last.min(SITES) {
         let index = (start + step) % SITES;
@@ -68,7 +87,10 @@ pub(super) fn entry_of(site: u64, last: usize) -> Option<u64> {
             present => present,
         };
         if present == site {
-            return Some(address(asm_tracer_gate_table) + ENTRY_SIZE * index as u64);
+            return Some(match record_result {
+                true => address(asm_tracer_gate_recording_table) + RECORDING_ENTRY_SIZE * index as u64,
+                false => address(asm_tracer_gate_table) + ENTRY_SIZE * index as u64,
+            });
         }
     }
     None

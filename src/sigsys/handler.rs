@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use syscalls::Sysno;
 
 use super::context::{Context, Info, SIGSYS, SIGSYS_BIT};
-use super::frame::{self, NewMask, Room};
+use super::frame::{self, Room};
 use super::record::{Record, Verdict, What};
 use super::shared::Shared;
 use super::{gate, masks, user};
@@ -71,12 +71,18 @@ pub(super) unsafe extern "C" fn handle(signal: i32, info: *mut Info, context: *m
         nr: number,
         args: registers.args(),
     };
-    let recorded = traced && shared.recording.load(Relaxed) && shared.alive.load(Relaxed) != 0;
+    let recorded = traced && shared.is_recording();
+    let mut trap = Trap {
+        shared,
+        context: registers,
+        site,
+        made: call,
+        room,
+        record_result: recorded && shared.results.is_some(),
+    };
     if !recorded {
-        // SAFETY: as above.
-        let verdict = unsafe { carry_out(shared, registers, site, &call, &call, room) };
-        let refused_execution = matches!(verdict, Verdict::Refused(NO_EXEC));
-        if refused_execution && shared.recording.load(Relaxed) && shared.alive.load(Relaxed) != 0 {
+        let verdict = trap.carry_out(&call);
+        if matches!(verdict, Verdict::Refused(NO_EXEC)) && shared.is_recording() {
             record(shared, thread_id(), site, call, verdict);
         }
         return;
@@ -84,7 +90,7 @@ pub(super) unsafe extern "C" fn handle(signal: i32, info: *mut Info, context: *m
     let thread = thread_id();
     let mut wanted = call;
     let answer = match shared.hook {
-        // A call of the hook's own is not shown to it.
+        // What comes back from a signal handler has no result, and a call of the hook's own is not shown to it.
         Some(hook) if call.sysno() != Some(Sysno::rt_sigreturn) && shared.in_hook.insert(thread) => {
             let answer = hook(&mut wanted);
             shared.in_hook.remove(thread);
@@ -94,106 +100,93 @@ pub(super) unsafe extern "C" fn handle(signal: i32, info: *mut Info, context: *m
     };
     let verdict = match answer {
         Some(value) => {
-            registers.set_rax(value.cast_unsigned());
+            trap.context.set_rax(value.cast_unsigned());
             Verdict::Returned(value)
         }
-        // SAFETY: as above.
-        None => unsafe { carry_out(shared, registers, site, &call, &wanted, room) },
+        None => trap.carry_out(&wanted),
     };
     record(shared, thread, site, call, verdict);
 }
 
-/// Has the call be made, in the way that suits it, or says what comes of it.
-///
-/// # Safety
-///
-/// `room` must be that of this handler.
-unsafe fn carry_out(
-    shared: &Shared,
-    context: &mut Context,
+/// A call at the moment of its trap.
+struct Trap<'a> {
+    shared: &'a Shared,
+    context: &'a mut Context,
     site: u64,
-    made: &TrappedSyscall,
-    wanted: &TrappedSyscall,
+    made: TrappedSyscall,
+    /// That of the handler that this is in.
     room: *mut Room,
-) -> Verdict {
-    let rewritten = made != wanted;
-    let returns = |context: &mut Context, value: i64| {
-        context.set_rax(value.cast_unsigned());
-        match rewritten {
+    record_result: bool,
+}
+
+impl Trap<'_> {
+    /// Has the call be made, in the way that suits it, or says what comes of it.
+    fn carry_out(&mut self, wanted: &TrappedSyscall) -> Verdict {
+        let rewritten = self.made != *wanted;
+        let done = match rewritten {
             true => Verdict::Rewritten(*wanted),
             false => Verdict::Run,
+        };
+        let call = wanted.sysno();
+        match call {
+            Some(Sysno::rt_sigprocmask) => {
+                let result = masks::change_mask(self.context, wanted);
+                return self.returns(result, done);
+            }
+            Some(Sysno::rt_sigaction) if wanted.args[0] == i64::from(SIGSYS) => {
+                return self.returns(change_own_action(self.shared, wanted), done);
+            }
+            Some(Sysno::rt_sigaction) => return self.returns(masks::change_action(wanted), done),
+            Some(Sysno::rt_sigreturn) => masks::open_return(self.context),
+            Some(Sysno::execve | Sysno::execveat) if !self.shared.allow_exec => return self.refuse(NO_EXEC),
+            // The child's handlers would be gone, and with them it. The C library does without this flag then.
+            Some(Sysno::clone3) if clears_handlers(wanted) => return self.refuse(Errno::EINVAL as i32),
+            _ => {}
         }
-    };
-    let refuse = |context: &mut Context, errno: i32| {
-        context.set_rax(i64::from(-errno).cast_unsigned());
-        Verdict::Refused(errno)
-    };
-    let call = wanted.sysno();
-    match call {
-        Some(Sysno::rt_sigprocmask) => {
-            let result = masks::change_mask(context, wanted);
-            return returns(context, result);
+        let mask = masks::replacement(wanted);
+        let stackless = call.is_some_and(|call| STACKLESS.contains(&call));
+        if rewritten && stackless {
+            self.shared.refused_rewrites.fetch_add(1, Relaxed);
+            return self.refuse(NO_REWRITE);
         }
-        Some(Sysno::rt_sigaction) if wanted.args[0] == i64::from(SIGSYS) => {
-            let result = change_own_action(shared, wanted);
-            return returns(context, result);
+        let record_result = self.record_result && !stackless;
+        if !rewritten && mask.is_none() {
+            let reserved = if stackless { 0 } else { RESERVED_ENTRIES };
+            if let Some(entry) = gate::entry_of(self.site, reserved, record_result) {
+                self.context.go_to(entry);
+                return done;
+            }
+            self.shared.full_tables.fetch_add(1, Relaxed);
+            if stackless {
+                return self.refuse(NO_ENTRY);
+            }
         }
-        Some(Sysno::rt_sigaction) => {
-            let result = masks::change_action(wanted);
-            return returns(context, result);
-        }
-        Some(Sysno::rt_sigreturn) => masks::open_return(context),
-        Some(Sysno::execve | Sysno::execveat) if !shared.allow_exec => return refuse(context, NO_EXEC),
-        // The child's handlers would be gone, and with them it. The C library does without this flag then.
-        Some(Sysno::clone3) if clears_handlers(wanted) => {
-            return refuse(context, Errno::EINVAL as i32);
-        }
-        _ => {}
+        let place = gate::rewritten(record_result);
+        // SAFETY: the room is that of the handler that this is in.
+        unsafe { frame::go_through(self.context, self.site, wanted, mask, self.room, place) };
+        done
     }
-    let mask = masks::replacement(wanted);
-    let stackless = matches!(
-        call,
-        Some(
-            Sysno::clone | Sysno::clone3 | Sysno::vfork | Sysno::munmap | Sysno::mremap | Sysno::rt_sigreturn
-        )
-    );
-    if rewritten && stackless {
-        // The registers are put back by way of the stack, which these leave, share or take away.
-        shared.refused_rewrites.fetch_add(1, Relaxed);
-        return refuse(context, NO_REWRITE);
+
+    fn returns(&mut self, value: i64, done: Verdict) -> Verdict {
+        self.context.set_rax(value.cast_unsigned());
+        done
     }
-    if !rewritten && mask.is_none() {
-        let last = if stackless { 0 } else { RESERVED_ENTRIES };
-        if let Some(entry) = gate::entry_of(site, last) {
-            context.go_to(entry);
-            return Verdict::Run;
-        }
-        shared.full_tables.fetch_add(1, Relaxed);
-        if stackless {
-            return refuse(context, NO_ENTRY);
-        }
-    }
-    // SAFETY: the caller's.
-    unsafe { through_frame(context, site, wanted, mask, room) };
-    match rewritten {
-        true => Verdict::Rewritten(*wanted),
-        false => Verdict::Run,
+
+    fn refuse(&mut self, errno: i32) -> Verdict {
+        self.returns(i64::from(-errno), Verdict::Refused(errno))
     }
 }
 
-/// # Safety
-///
-/// `room` must be that of this handler.
-unsafe fn through_frame(
-    context: &mut Context,
-    site: u64,
-    call: &TrappedSyscall,
-    mask: Option<NewMask>,
-    room: *mut Room,
-) {
-    // SAFETY: the caller's.
-    unsafe { frame::go_through(context, site, call, mask, room) };
-}
+/// Calls that leave the stack, share it with another process, or take it away: nothing can be put back by way of it, and
+/// nothing written down on it.
+const STACKLESS: [Sysno; 6] = [
+    Sysno::clone,
+    Sysno::clone3,
+    Sysno::vfork,
+    Sysno::munmap,
+    Sysno::mremap,
+    Sysno::rt_sigreturn,
+];
 
 /// `CLONE_CLEAR_SIGHAND` in the flags, the first word of the arguments.
 fn clears_handlers(call: &TrappedSyscall) -> bool {

@@ -12,7 +12,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use super::context::{SIGSYS, SIGSYS_BIT};
 use super::doorbell::Doorbell;
 use super::handler::{ALLOWED_CALLS, SERVED, SERVED_CALLS, TRACED, handle};
-use super::record::Record;
+use super::record::{Record, Returned};
 use super::ring::Ring;
 use super::shared::{Consumer, Hook, Shared};
 use super::threads::Threads as ThreadSet;
@@ -30,6 +30,7 @@ pub(super) struct Plan {
     pub(super) capacity: usize,
     pub(super) threads: Threads,
     pub(super) allow_exec: bool,
+    pub(super) results: bool,
 }
 
 impl Plan {
@@ -37,6 +38,9 @@ impl Plan {
         let program = self.program()?;
         let before = current_action()?;
         let shared = Shared::publish(self.shared(before)?).ok_or(Error::AlreadyTracing)?;
+        if let Some(results) = &shared.results {
+            gate::record_results(results);
+        }
         let installed = start_drain(shared).and_then(|()| {
             let opened = open_this_thread()?;
             let installed = self.apply(&program);
@@ -81,6 +85,7 @@ impl Plan {
             allow_exec: self.allow_exec,
             recording: AtomicBool::new(true),
             rings: (0..shards).map(|_| Ring::new(per_shard, Record::BLANK)).collect(),
+            results: self.results.then(|| Ring::new(self.capacity, Returned::BLANK)),
             patience: (per_shard / 4).max(1) as u64,
             outbox: Ring::new((4 * self.capacity).max(1024), Record::BLANK),
             drain: Doorbell::new(),

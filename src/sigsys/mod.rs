@@ -21,7 +21,7 @@ mod user;
 
 use std::sync::{Mutex, PoisonError};
 
-pub use event::{Call, Decision, Event};
+pub use event::{Call, Decision, Event, Returned};
 pub use events::Events;
 pub use shared::Hook;
 pub use tracer::{Builder, Statistics, Tracer};
@@ -58,7 +58,7 @@ pub fn drain_trapped_syscalls() -> Vec<TrappedSyscall> {
         .unwrap_or_default();
     let calls = events.into_iter().filter_map(|event| match event {
         Event::Call(call) => Some(call.syscall),
-        Event::Lost(_) => None,
+        Event::Returned(_) | Event::Lost(_) => None,
     });
     calls.collect()
 }

@@ -17,6 +17,8 @@ pub(super) struct Record {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum What {
     Call(TrappedSyscall, Verdict),
+    /// The result of a call.
+    Returned(i64),
     Lost(u64),
 }
 
@@ -41,3 +43,24 @@ impl Record {
 }
 
 const _: () = assert!(size_of::<Record>() <= 248);
+
+/// The result of a call as the gate writes it down (`gate.asm`).
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct Returned {
+    pub(super) ticks: u64,
+    pub(super) site: u64,
+    pub(super) value: i64,
+    pub(super) thread: u64,
+}
+
+impl ring::Record for Returned {}
+
+impl Returned {
+    pub(super) const BLANK: Self = Self {
+        ticks: 0,
+        site: 0,
+        value: 0,
+        thread: 0,
+    };
+}

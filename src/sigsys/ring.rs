@@ -69,6 +69,11 @@ impl<T: Record> Ring<T> {
         }
     }
 
+    /// Where the slots are, for the gate.
+    pub(super) fn slots(&self) -> *const () {
+        self.slots.as_ptr().cast()
+    }
+
     fn slot(&self, position: u64) -> &Slot<T> {
         &self.slots[(position & self.mask) as usize]
     }
@@ -136,6 +141,11 @@ impl<T: Record> Ring<T> {
         self.attempts.load(Relaxed)
     }
 
+    /// Counts a record that was read and thrown away.
+    pub(super) fn count_dropped(&self) {
+        self.dropped.fetch_add(1, Relaxed);
+    }
+
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Relaxed)
     }
@@ -175,14 +185,14 @@ impl Reader {
         }
     }
 
+    /// How many records were written, or are about to be, and not read.
+    pub(super) fn pending<T: Record>(&self, ring: &Ring<T>) -> u64 {
+        ring.tail.load(Relaxed).wrapping_sub(self.head)
+    }
+
     /// Tells whether there is a record to be read.
     pub(super) fn has_next<T: Record>(&self, ring: &Ring<T>) -> bool {
         ring.slot(self.head).state.load(Acquire) == state(self.head, FULL)
-    }
-
-    /// Tells whether the next record is still being written by this thread.
-    pub(super) fn next_is_unfinished<T: Record>(&self, ring: &Ring<T>, thread: u32) -> bool {
-        ring.slot(self.head).state.load(Acquire) == state(self.head, claimed_by(thread))
     }
 
     /// Gives up the record that a dead thread was writing, which counts as dropped.
@@ -208,6 +218,14 @@ impl Reader {
         self.head = self.head.wrapping_add(1);
     }
 }
+
+#[cfg(not(asm_tracer_loom))]
+const _: () = {
+    use std::mem::offset_of;
+    assert!(size_of::<Slot<[u64; 4]>>() == 256 && offset_of!(Slot<[u64; 4]>, record) == 8);
+    assert!(offset_of!(Ring<u64>, dropped) == 8 && offset_of!(Ring<u64>, mask) == 24);
+    assert!(SHIFT == 24 && FULL == 1);
+};
 
 #[cfg(all(test, not(asm_tracer_loom)))]
 mod tests {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, fence};
 use std::sync::{Arc, Mutex};
 
 use super::doorbell::Doorbell;
-use super::record::Record;
+use super::record::{Record, Returned};
 use super::ring::{Reader, Ring};
 use super::threads::Threads;
 use crate::notify::TrappedSyscall;
@@ -22,6 +22,8 @@ pub(super) struct Shared {
     pub(super) recording: AtomicBool,
     /// By the thread's id.
     pub(super) rings: Box<[Ring<Record>]>,
+    /// What the gate writes to, if it is asked to.
+    pub(super) results: Option<Ring<Returned>>,
     /// A power of two; so many records without a wake-up are too many.
     pub(super) patience: u64,
     /// What the drain has collected for the consumer.
@@ -113,15 +115,22 @@ impl Shared {
         SHARED.store(std::ptr::null_mut(), SeqCst);
     }
 
+    /// Whether calls are recorded in this process, which may be a forked one.
+    pub(super) fn is_recording(&self) -> bool {
+        self.recording.load(Relaxed) && self.alive.load(Relaxed) != 0
+    }
+
     pub(super) fn ring_of(&self, thread: u32) -> Option<&Ring<Record>> {
         self.rings.get(thread as usize & (self.rings.len() - 1))
     }
 
     pub(super) fn attempts(&self) -> u64 {
-        self.rings.iter().map(Ring::attempts).sum()
+        let results = self.results.as_ref().map_or(0, Ring::attempts);
+        self.rings.iter().map(Ring::attempts).sum::<u64>() + results
     }
 
     pub(super) fn dropped(&self) -> u64 {
-        self.rings.iter().map(Ring::dropped).sum()
+        let results = self.results.as_ref().map_or(0, Ring::dropped);
+        self.rings.iter().map(Ring::dropped).sum::<u64>() + results
     }
 }

@@ -59,6 +59,16 @@ impl Builder {
         self
     }
 
+    /// Decides whether the results of calls are recorded as well, as [`Event::Returned`]. Off by default.
+    ///
+    /// They come some milliseconds later, or with the next call. There are none of calls that never return
+    /// (`exit_group`, an execution), that the hook gave a result, and of those that leave or take away the stack: `clone`,
+    /// `clone3`, `vfork`, `munmap`, `mremap`. Nor is there one where a handler of the program jumps away.
+    pub fn results(mut self, record: bool) -> Self {
+        self.plan.results = record;
+        self
+    }
+
     /// Installs the handler and the filter.
     ///
     /// # Errors
@@ -107,6 +117,7 @@ impl Tracer {
                 capacity: 4096,
                 threads: Threads::Calling,
                 allow_exec: false,
+                results: false,
             },
         }
     }
