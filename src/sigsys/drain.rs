@@ -13,7 +13,13 @@ use crate::syscall::{self, Mode, OpenFlags, SignalNumber};
 /// How long a record may be unfinished before its writer is looked for.
 const UNFINISHED: Duration = Duration::from_millis(100);
 /// How long it sleeps at most while there is something that nobody wakes it for.
-const NAP: Duration = Duration::from_millis(10);
+const LOOK: Duration = Duration::from_millis(10);
+/// While calls come, it looks after them so often, and whoever makes them need not wake it each time.
+const NAP: Duration = Duration::from_micros(100);
+/// After so many naps for nothing it sleeps.
+const NAPS: u32 = 20;
+/// Smaller rings would overflow meanwhile.
+const WORTH_A_NAP: u64 = 256;
 
 pub(super) fn run(shared: &'static Shared, ready: impl FnOnce()) {
     let mut drain = Drain {
@@ -23,8 +29,17 @@ pub(super) fn run(shared: &'static Shared, ready: impl FnOnce()) {
         shared,
     };
     ready();
+    let mut naps = NAPS;
     loop {
         let moved = drain.round();
+        naps = if moved > 0 { 0 } else { naps + 1 };
+        if moved > WORTH_A_NAP / 4 {
+            continue;
+        }
+        if naps < NAPS && 4 * shared.patience >= WORTH_A_NAP {
+            nap();
+            continue;
+        }
         if moved > 0 {
             continue;
         }
@@ -32,13 +47,24 @@ pub(super) fn run(shared: &'static Shared, ready: impl FnOnce()) {
         if closed && (drain.is_settled() || drain.discard()) {
             break;
         }
-        let naps = closed || shared.results.is_some() || drain.waits_for_writer();
-        shared.drain.sleep(naps.then_some(NAP), || {
+        let looks = closed || shared.results.is_some() || drain.waits_for_writer();
+        shared.drain.sleep(looks.then_some(LOOK), || {
             drain.has_work() || closed == shared.recording.load(SeqCst)
         });
     }
     shared.finished.store(true, Release);
     shared.consumer.wake();
+}
+
+/// Sleeps without being woken for calls.
+#[allow(unsafe_code)]
+fn nap() {
+    let time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: NAP.subsec_nanos().into(),
+    };
+    // SAFETY: the kernel reads the time.
+    let _ = unsafe { syscall::syscall2(libc::SYS_nanosleep, syscall::pointer(&raw const time), 0) };
 }
 
 struct Drain {

@@ -1,0 +1,157 @@
+//! One call of a process that traces itself, beside the least that a handler for SIGSYS can do.
+//!
+//! Each is measured in a process of its own, which is this program again.
+#![allow(missing_docs)] // Criterion's macros write a function without.
+#![allow(unsafe_code)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bare;
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use asm_tracer::sigsys::Tracer;
+use asm_tracer::{Sysno, TrappedSyscall};
+use criterion::{Criterion, criterion_group};
+use support::paired::paired;
+
+/// Tells this program what to be measured as.
+const ROLE: &str = "ASM_TRACER_BENCH_ROLE";
+
+/// A process that makes as many calls as it is told, and says how long they took.
+struct Subject {
+    child: Child,
+    orders: ChildStdin,
+    results: BufReader<ChildStdout>,
+}
+
+impl Subject {
+    fn start(role: &str) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .env(ROLE, role)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (orders, results) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        Self {
+            child,
+            orders,
+            results: BufReader::new(results),
+        }
+    }
+
+    fn measure(&mut self, calls: u64) -> Duration {
+        writeln!(self.orders, "{calls}").unwrap();
+        let mut line = String::new();
+        self.results.read_line(&mut line).unwrap();
+        Duration::from_nanos(line.trim().parse().unwrap())
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn synthetic(_: &mut TrappedSyscall) -> Option<i64> {
+    Some(42)
+}
+
+fn look(call: &mut TrappedSyscall) -> Option<i64> {
+    (call.args[5] == 4711).then_some(42)
+}
+
+fn rewrite(call: &mut TrappedSyscall) -> Option<i64> {
+    call.args[5] = 7;
+    None
+}
+
+/// Takes on a role, and gives the call to be made over and over.
+fn prepare(role: &str) -> (i64, Option<Tracer>) {
+    let trapped = Sysno::getppid;
+    let tracer = Tracer::builder().trap(trapped).capacity(1 << 14);
+    let installed = match role {
+        "bare synthetic" => {
+            bare::install(bare::synthetic);
+            None
+        }
+        "bare gate" => {
+            bare::install(bare::gate);
+            None
+        }
+        "allow all" => {
+            asm_tracer::Filter::new().install().unwrap();
+            return (Sysno::getpgrp.id().into(), None);
+        }
+        "untrapped" => return (Sysno::getpgrp.id().into(), Some(tracer.install().unwrap())),
+        "dropped" => {
+            drop(tracer.install().unwrap());
+            None
+        }
+        "ring" => Some(tracer.install().unwrap()),
+        "hook" => Some(tracer.hook(look).install().unwrap()),
+        "synthetic" => Some(tracer.hook(synthetic).install().unwrap()),
+        "rewrite" => Some(tracer.hook(rewrite).install().unwrap()),
+        "results" => Some(tracer.hook(look).results(true).install().unwrap()),
+        other => panic!("{other}"),
+    };
+    (trapped.id().into(), installed)
+}
+
+fn be(role: &str) {
+    // Not through the crate's own stubs, which no filter of its own traps.
+    let call = |number: i64| unsafe { libc::syscall(number, 1, 2, 3, 4, 5, 6) };
+    let (number, tracer) = prepare(role);
+    for line in std::io::stdin().lines() {
+        let calls: u64 = line.unwrap().parse().unwrap();
+        let start = Instant::now();
+        for _ in 0..calls {
+            call(number);
+        }
+        let took = start.elapsed();
+        if let Some(tracer) = &tracer {
+            // So that there is room for the next sample; the losses of this one are none of its cost.
+            tracer.drain().unwrap();
+        }
+        println!("{}", took.as_nanos());
+    }
+}
+
+fn sigsys(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("sigsys");
+    group.sample_size(30);
+    for (name, floor, subject) in [
+        ("a value of the hook's, recorded", "bare synthetic", "synthetic"),
+        ("the real call, tracer dropped", "bare gate", "dropped"),
+        ("the real call, recorded", "bare gate", "ring"),
+        ("the real call, hook and recorded", "bare gate", "hook"),
+        ("a rewritten call, recorded", "bare gate", "rewrite"),
+        ("the real call, hook, and result recorded", "bare gate", "results"),
+        ("an untrapped call", "allow all", "untrapped"),
+    ] {
+        let (mut floor, mut subject) = (Subject::start(floor), Subject::start(subject));
+        paired(
+            &mut group,
+            name,
+            |calls| floor.measure(calls),
+            |calls| subject.measure(calls),
+        );
+    }
+    group.finish();
+}
+
+criterion_group!(benches, sigsys);
+
+fn main() {
+    if let Ok(role) = std::env::var(ROLE) {
+        return be(&role);
+    }
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+}
