@@ -78,6 +78,8 @@ struct Drain {
 #[derive(Debug, Default)]
 struct Source {
     reader: Reader,
+    /// What was read and is to be delivered next.
+    head: Option<Record>,
     /// Losses that the consumer was told of.
     dropped: u64,
     /// Who has not finished the next record, and since when.
@@ -85,40 +87,79 @@ struct Source {
 }
 
 impl Drain {
-    /// Moves what there is and room for; gives how much that was.
+    /// Moves what there is and room for, in the order of time; gives how much that was.
     fn round(&mut self) -> u64 {
-        let (shared, anchor) = (self.shared, self.clock.anchor());
-        let outbox = Outbox { shared, anchor };
-        // Their calls are in the other rings already.
-        let results = shared
-            .results
-            .as_ref()
-            .map_or(0, |ring| self.results.reader.pending(ring));
+        let anchor = self.clock.anchor();
         let (mut moved, mut loud) = (0, false);
-        for (source, ring) in self.calls.iter_mut().zip(&shared.rings) {
-            moved += source.read(ring, u64::MAX, &outbox, |record| {
-                loud |= !record.quiet;
-                record
-            });
+        while self.shared.outbox.has_room()
+            && let Some(mut record) = self.next()
+        {
+            loud |= !record.quiet;
+            record.time = anchor.nanoseconds(record.time);
+            self.deliver(record);
+            moved += 1;
         }
+        let lost = if self.shared.outbox.has_room() {
+            self.lost()
+        } else {
+            0
+        };
+        if lost > 0 {
+            // One of them is counted as it is delivered.
+            self.shared.settled.fetch_add(lost - 1, Release);
+            self.deliver(Record {
+                time: anchor.nanoseconds(anchor.ticks),
+                what: What::Lost(lost),
+                ..Record::BLANK
+            });
+            (moved, loud) = (moved + 1, true);
+        }
+        if loud || (moved > 0 && self.shared.outbox.is_half_full()) {
+            self.shared.consumer.wake();
+        }
+        moved
+    }
+
+    /// The earliest of the records that come next.
+    fn next(&mut self) -> Option<Record> {
+        let shared = self.shared;
+        // The results first: whose result is seen here, the call is seen below.
         if let Some(ring) = &shared.results {
-            moved += self.results.read(ring, results, &outbox, |result| {
+            self.results.look(ring, |result| {
                 let thread = result.thread as u32;
-                let quiet = shared.quiet.contains(thread);
-                loud |= !quiet;
                 Record {
                     time: result.ticks,
                     site: result.site,
                     thread,
-                    quiet,
+                    quiet: shared.quiet.contains(thread),
                     what: What::Returned(result.value),
                 }
             });
         }
-        if loud || (moved > 0 && shared.outbox.is_half_full()) {
-            shared.consumer.wake();
+        for (source, ring) in self.calls.iter_mut().zip(&shared.rings) {
+            source.look(ring, |record| record);
         }
-        moved
+        // Behind an unfinished call may be the one of a result.
+        let complete = self.calls.iter().all(|source| source.unfinished.is_none());
+        let results = Some(&mut self.results).filter(|_| complete);
+        let sources = self.calls.iter_mut().chain(results);
+        let earliest = sources
+            .filter(|source| source.head.is_some())
+            .min_by_key(|source| source.head.map(|head| head.time))?;
+        earliest.head.take()
+    }
+
+    fn deliver(&self, record: Record) {
+        self.shared.outbox.push(1, |_| record);
+        self.shared.settled.fetch_add(1, Release);
+    }
+
+    /// How much was lost since the last time.
+    fn lost(&mut self) -> u64 {
+        let calls = self.calls.iter_mut().zip(&self.shared.rings);
+        let lost: u64 = calls.map(|(source, ring)| source.lost(ring)).sum();
+        let results = self.shared.results.as_ref();
+        lost + results.map_or(0, |ring| self.results.lost(ring))
     }
 
     fn has_work(&self) -> bool {
@@ -153,61 +194,29 @@ impl Drain {
     }
 }
 
-/// Where records go.
-struct Outbox {
-    shared: &'static Shared,
-    anchor: Anchor,
-}
-
-impl Outbox {
-    fn put(&self, mut record: Record) {
-        record.time = self.anchor.nanoseconds(record.time);
-        self.shared.outbox.push(1, |_| record);
-        self.shared.settled.fetch_add(1, Release);
-    }
-}
-
 impl Source {
-    /// Moves up to `most` records as long as there is room, and says what was lost.
-    fn read<T: ring::Record>(
-        &mut self,
-        ring: &Ring<T>,
-        most: u64,
-        outbox: &Outbox,
-        mut record: impl FnMut(T) -> Record,
-    ) -> u64 {
-        let mut moved = 0;
-        while moved < most && outbox.shared.outbox.has_room() {
-            match self.reader.next(ring) {
-                Next::Record(next) => {
-                    outbox.put(record(next));
-                    moved += 1;
-                }
-                Next::Nothing => break,
-                Next::Unfinished(writer) => {
-                    self.look_for(ring, writer);
-                    break;
-                }
+    /// Reads the next record, unless the last one is here still.
+    fn look<T: ring::Record>(&mut self, ring: &Ring<T>, record: impl FnOnce(T) -> Record) {
+        if self.head.is_some() {
+            return;
+        }
+        match self.reader.next(ring) {
+            Next::Record(next) => {
+                self.unfinished = None;
+                self.head = Some(record(next));
             }
+            Next::Nothing => self.unfinished = None,
+            Next::Unfinished(writer) => self.look_for(ring, writer),
         }
-        let lost = ring.dropped() - self.dropped;
-        if lost > 0 && outbox.shared.outbox.has_room() {
-            self.dropped += lost;
-            // One of them is counted as it is put.
-            outbox.shared.settled.fetch_add(lost - 1, Release);
-            outbox.put(Record {
-                time: outbox.anchor.ticks,
-                what: What::Lost(lost),
-                ..Record::BLANK
-            });
-            outbox.shared.consumer.wake();
-            moved += 1;
-        }
-        moved
+    }
+
+    fn lost<T: ring::Record>(&mut self, ring: &Ring<T>) -> u64 {
+        let dropped = ring.dropped();
+        dropped - std::mem::replace(&mut self.dropped, dropped)
     }
 
     fn has_work<T: ring::Record>(&self, ring: &Ring<T>) -> bool {
-        self.reader.has_next(ring) || ring.dropped() != self.dropped
+        self.head.is_some() || self.reader.has_next(ring) || ring.dropped() != self.dropped
     }
 
     /// Gives up what a dead thread was writing.
@@ -224,6 +233,9 @@ impl Source {
     }
 
     fn discard<T: ring::Record>(&mut self, ring: &Ring<T>) {
+        if self.head.take().is_some() {
+            ring.count_dropped();
+        }
         while let Next::Record(_) = self.reader.next(ring) {
             ring.count_dropped();
         }

@@ -34,7 +34,9 @@ pub struct Call {
     pub decision: Decision,
 }
 
-/// What a traced call returned: the last one that its thread made from this place.
+/// What a traced call returned: the last one that its thread made from this place before that time.
+///
+/// It may come after later calls of the same thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Returned {

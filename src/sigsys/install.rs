@@ -31,6 +31,7 @@ pub(super) struct Plan {
     pub(super) threads: Threads,
     pub(super) allow_exec: bool,
     pub(super) results: bool,
+    pub(super) alternate_stack: bool,
 }
 
 impl Plan {
@@ -106,7 +107,7 @@ impl Plan {
         if self.threads == Threads::All {
             wait_for_open_threads()?;
         }
-        set_action(our_action())?;
+        set_action(self.action())?;
         let flags = match self.threads {
             Threads::Calling => 0,
             Threads::All => libc::SECCOMP_FILTER_FLAG_TSYNC,
@@ -116,6 +117,29 @@ impl Plan {
             // The id of a thread that could not be taken along.
             _ => Err(Error::DifferentFilters),
         }
+    }
+
+    fn action(&self) -> masks::Action {
+        /// `SA_RESTORER` of `asm/signal.h`.
+        const RESTORER: u64 = 0x0400_0000;
+        let stack = if self.alternate_stack { libc::SA_ONSTACK } else { 0 };
+        let flags = (libc::SA_SIGINFO | libc::SA_NODEFER | stack) as u64;
+        let synchronous = [
+            libc::SIGSEGV,
+            libc::SIGBUS,
+            libc::SIGFPE,
+            libc::SIGILL,
+            libc::SIGTRAP,
+        ];
+        let open = synchronous
+            .iter()
+            .fold(SIGSYS_BIT, |open, signal| open | 1 << (signal - 1));
+        [
+            gate::entry(handle as *mut ()),
+            flags | RESTORER,
+            gate::restorer(),
+            !open,
+        ]
     }
 }
 
@@ -157,28 +181,6 @@ fn current_action() -> Result<masks::Action> {
         _ if Shared::get().is_some() => Err(Error::AlreadyTracing),
         _ => Err(Error::SigsysTaken),
     }
-}
-
-fn our_action() -> masks::Action {
-    /// `SA_RESTORER` of `asm/signal.h`.
-    const RESTORER: u64 = 0x0400_0000;
-    let flags = (libc::SA_SIGINFO | libc::SA_NODEFER | libc::SA_ONSTACK) as u64;
-    let synchronous = [
-        libc::SIGSEGV,
-        libc::SIGBUS,
-        libc::SIGFPE,
-        libc::SIGILL,
-        libc::SIGTRAP,
-    ];
-    let open = synchronous
-        .iter()
-        .fold(SIGSYS_BIT, |open, signal| open | 1 << (signal - 1));
-    [
-        gate::entry(handle as *mut ()),
-        flags | RESTORER,
-        gate::restorer(),
-        !open,
-    ]
 }
 
 fn set_action(action: masks::Action) -> Result<()> {

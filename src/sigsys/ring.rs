@@ -185,11 +185,6 @@ impl Reader {
         }
     }
 
-    /// How many records were written, or are about to be, and not read.
-    pub(super) fn pending<T: Record>(&self, ring: &Ring<T>) -> u64 {
-        ring.tail.load(Relaxed).wrapping_sub(self.head)
-    }
-
     /// Tells whether there is a record to be read.
     pub(super) fn has_next<T: Record>(&self, ring: &Ring<T>) -> bool {
         ring.slot(self.head).state.load(Acquire) == state(self.head, FULL)

@@ -11,7 +11,14 @@ use crate::notify::TrappedSyscall;
 
 /// A hook: it may change the call, and gives what the call is to return instead of running.
 ///
-/// It runs in signal context, and so must be async-signal-safe (`signal-safety(7)`).
+/// It runs in signal context, in the middle of whatever the thread was doing, and so must be async-signal-safe
+/// (`signal-safety(7)`): no allocation, no lock, no thread-local storage; the calls of [`syscall`](crate::syscall) are. A
+/// traced call of its own runs and is recorded, and isn't shown to the hook. A panic aborts the process with its message.
+///
+/// # Security
+///
+/// What a hook returns or changes stands in for the kernel: the process breaks if its code relies on what is only pretended,
+/// such as a mapping or a length read.
 pub type Hook = fn(&mut TrappedSyscall) -> Option<i64>;
 
 /// What the handler, the drain and the tracer share. There is one, for good, as there is one handler.

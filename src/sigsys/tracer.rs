@@ -11,7 +11,7 @@ use super::shared::{Hook, Shared};
 use crate::error::{Error, Result};
 use crate::filter::{Action, Filter, Syscalls, Threads};
 
-/// How this process is to trace itself.
+/// How this process is to trace itself; see the [module](crate::sigsys).
 #[derive(Debug)]
 #[must_use]
 pub struct Builder {
@@ -69,6 +69,15 @@ impl Builder {
         self
     }
 
+    /// Decides whether the handler runs on the alternate stack of a thread that has one (`sigaltstack(2)`). Off by default.
+    ///
+    /// It takes some four kilobytes and what the hook needs. That is for programs whose stacks are smaller than their
+    /// alternate ones: those that Rust's threads have are of eight kilobytes, on which a panic of the hook finds no room.
+    pub fn alternate_stack(mut self, use_it: bool) -> Self {
+        self.plan.alternate_stack = use_it;
+        self
+    }
+
     /// Installs the handler and the filter.
     ///
     /// # Errors
@@ -99,6 +108,26 @@ fn is_known(number: i64) -> bool {
 ///
 /// Dropping it ends the recording and the hook. The filter can't be taken off: calls that it traps still come to the
 /// handler, which lets them run.
+///
+/// # Examples
+///
+/// ```
+/// use asm_tracer::sigsys::{Event, Tracer};
+/// use asm_tracer::Sysno;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # if std::env::var_os("TRACED_EXAMPLE").is_none() { return Ok(()) }
+/// let tracer = Tracer::builder().trap([Sysno::openat, Sysno::futex]).install()?;
+/// let mut events = tracer.events()?;
+/// tokio::fs::read("/etc/hostname").await?;
+/// drop(tracer);
+/// while let Some(event) = events.next().await {
+///     println!("{event:?}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "dropping it ends the tracing"]
 pub struct Tracer {
     shared: &'static Shared,
@@ -118,6 +147,7 @@ impl Tracer {
                 threads: Threads::Calling,
                 allow_exec: false,
                 results: false,
+                alternate_stack: false,
             },
         }
     }
