@@ -79,10 +79,8 @@ async fn print(mut events: Events) -> std::io::Result<()> {
             Event::Returned(result) => {
                 if let Some(call) = open.remove(&(result.thread, result.instruction_pointer)) {
                     let (time, name) = (result.time.as_secs_f64() * 1e3, name(&call));
-                    println!(
-                        "{time:9.3} ms  thread {}  {name} = {}",
-                        result.thread, result.value
-                    );
+                    let (thread, value) = (result.thread, result.value);
+                    writeln!(out, "{time:9.3} ms  thread {thread}  {name} = {value}")?;
                 }
             }
             Event::Lost(calls) => lost += calls,
