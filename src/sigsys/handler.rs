@@ -209,7 +209,8 @@ fn change_own_action(shared: &Shared, call: &TrappedSyscall) -> i64 {
         },
     };
     let before = shared.own_action.each_ref().map(|word| word.load(Relaxed));
-    if let Some(given) = given {
+    if let Some([handler, flags, restorer, mask]) = given {
+        let given = [handler, flags, restorer, mask & !masks::UNBLOCKABLE];
         for (word, value) in shared.own_action.iter().zip(given) {
             word.store(value, Relaxed);
         }

@@ -31,8 +31,10 @@ const MASK_SIZE: i64 = 8;
 const fn bit(signal: i32) -> u64 {
     1 << (signal - 1)
 }
-/// What no mask may have: the kernel sees to the first two.
-const NEVER: u64 = bit(libc::SIGKILL) | bit(libc::SIGSTOP) | SIGSYS_BIT;
+/// What the kernel takes out of every mask.
+pub(super) const UNBLOCKABLE: u64 = bit(libc::SIGKILL) | bit(libc::SIGSTOP);
+/// What no mask may have.
+const NEVER: u64 = UNBLOCKABLE | SIGSYS_BIT;
 
 const FAULT: i64 = -(Errno::EFAULT as i64);
 const INVALID: i64 = -(Errno::EINVAL as i64);
