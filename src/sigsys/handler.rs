@@ -60,7 +60,11 @@ pub(super) unsafe extern "C" fn handle(signal: i32, info: *mut Info, context: *m
         Some(SERVED) => false,
         _ => {
             // SAFETY: they are a handler's arguments still.
-            unsafe { deliver_foreign(shared, signal, info, context) };
+            unsafe {
+                deliver_foreign(shared, signal, info, context);
+                // The program's handler may have changed what is returned to, which no filter sees.
+                (*context).set_mask((*context).mask() & !SIGSYS_BIT);
+            }
             return;
         }
     };
@@ -242,7 +246,6 @@ unsafe fn deliver_foreign(shared: &Shared, signal: i32, info: *mut Info, context
                     0,
                     8,
                 );
-                (*context).set_mask((*context).mask() & !SIGSYS_BIT);
                 let process = syscall0(libc::SYS_getpid).unwrap_or(0);
                 let _ = syscall3(libc::SYS_tgkill, process, thread_id().into(), signal.into());
             }
