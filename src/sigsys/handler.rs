@@ -213,7 +213,11 @@ fn change_own_action(shared: &Shared, call: &TrappedSyscall) -> i64 {
         },
     };
     let before = shared.own_action.each_ref().map(|word| word.load(Relaxed));
-    if let Some([handler, flags, restorer, mask]) = given {
+    // A vfork child has handlers of its own, and shares this memory.
+    let elsewhere = shared.alive.load(Relaxed) != 0 && user::process().cast_unsigned() != shared.process;
+    if let Some([handler, flags, restorer, mask]) = given
+        && !elsewhere
+    {
         let given = [handler, flags, restorer, mask & !masks::UNBLOCKABLE];
         for (word, value) in shared.own_action.iter().zip(given) {
             word.store(value, Relaxed);

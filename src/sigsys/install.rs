@@ -95,6 +95,7 @@ impl Plan {
             consumer: Consumer::new(Arc::new(OwnedFd::from(event))),
             in_hook: ThreadSet::new(),
             quiet: ThreadSet::new(),
+            process: std::process::id(),
             alive: wiped_on_fork().map_err(|error| Error::os("mapping a page", error.errno()))?,
             own_action: before.map(AtomicU64::new),
             refused_rewrites: AtomicU64::new(0),

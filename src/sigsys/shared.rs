@@ -44,6 +44,8 @@ pub(super) struct Shared {
     pub(super) in_hook: Threads,
     /// Threads that the consumer runs on.
     pub(super) quiet: Threads,
+    /// The process that was traced.
+    pub(super) process: u32,
     /// Not 0 in the process that was traced; a forked one finds 0.
     pub(super) alive: &'static AtomicU32,
     /// The SIGSYS handler that the program believes to have: handler, flags, restorer, mask.

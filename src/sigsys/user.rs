@@ -6,7 +6,7 @@ use std::io::{IoSlice, IoSliceMut};
 use crate::syscall::{RemoteSlice, process_vm_readv, process_vm_writev, syscall0};
 
 /// This process, asked for each time: a vfork child shares everything but that (P40).
-fn process() -> i32 {
+pub(super) fn process() -> i32 {
     // SAFETY: asks for a number.
     unsafe { syscall0(libc::SYS_getpid) }.map_or(0, |pid| pid as i32)
 }
