@@ -1,0 +1,1 @@
+//! Calls from many places, and from one place by many threads.
