@@ -30,6 +30,8 @@ unsafe extern "C" {
 
 /// How many places of the program that make calls have an entry of their own; see `gate.asm`.
 const SITES: usize = 2048;
+/// How many of the entries any call may take.
+const ORDINARY: usize = SITES - 128;
 const ENTRY_SIZE: u64 = 8;
 const RECORDING_ENTRY_SIZE: u64 = 16;
 
@@ -72,13 +74,15 @@ pub(super) fn rewritten(record_result: bool) -> u64 {
     }
 }
 
-/// Where the calls of one place are made, known by the address after its instruction. `last` entries are left alone.
+/// Where the calls of one place are made, known by the address after its instruction. The last entries are for calls that
+/// can't do without one.
 ///
 /// Entries are never given up. `None` if there is none left.
-pub(super) fn entry_of(site: u64, last: usize, record_result: bool) -> Option<u64> {
+pub(super) fn entry_of(site: u64, needed: bool, record_result: bool) -> Option<u64> {
     let start = (site.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize;
-    for step in 0..SITES - last.min(SITES) {
-        let index = (start + step) % SITES;
+    let ordinary = (0..ORDINARY).map(|step| (start + step) % ORDINARY);
+    let reserved = ORDINARY..if needed { SITES } else { ORDINARY };
+    for index in ordinary.chain(reserved) {
         let slot = asm_tracer_gate_slots.get(index)?;
         let present = match slot.load(Acquire) {
             0 => slot

@@ -33,9 +33,6 @@ pub(super) const SERVED_CALLS: [Sysno; 4] = [
 /// The calls that never are: a thread that unmapped its stack makes the first (P20).
 pub(super) const ALLOWED_CALLS: [Sysno; 1] = [Sysno::exit];
 
-/// Entries of the gate's table for calls that can't do without one.
-const RESERVED_ENTRIES: usize = 128;
-
 /// What an execution fails with, unless it is allowed: the new program would die of its first trapped call (P8).
 const NO_EXEC: i32 = Errno::EPERM as i32;
 /// What a call fails with whose rewriting can't be undone afterwards.
@@ -155,8 +152,7 @@ impl Trap<'_> {
         }
         let record_result = self.record_result && !stackless;
         if !rewritten && mask.is_none() {
-            let reserved = if stackless { 0 } else { RESERVED_ENTRIES };
-            if let Some(entry) = gate::entry_of(self.site, reserved, record_result) {
+            if let Some(entry) = gate::entry_of(self.site, stackless, record_result) {
                 self.context.go_to(entry);
                 return done;
             }
