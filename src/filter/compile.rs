@@ -79,10 +79,10 @@ impl Purpose<'_> {
             },
             Self::Handler(handler) => {
                 if among(handler.always) {
-                    leaf.replace(
-                        libc::SECCOMP_RET_ALLOW,
-                        libc::SECCOMP_RET_TRAP | u32::from(handler.data[1]),
-                    );
+                    // One that is logged would run just as well.
+                    for runs in [libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_LOG] {
+                        leaf.replace(runs, libc::SECCOMP_RET_TRAP | u32::from(handler.data[1]));
+                    }
                 }
                 Destination {
                     exempt: leaf.returns(|value| value & libc::SECCOMP_RET_ACTION == libc::SECCOMP_RET_TRAP),
