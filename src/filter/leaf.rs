@@ -37,11 +37,6 @@ impl Leaf {
         }
     }
 
-    /// Tells whether it may return a value like that.
-    pub(super) fn returns(&self, is_it: impl Fn(u32) -> bool) -> bool {
-        is_it(self.otherwise) || self.cases.iter().any(|(_, value)| is_it(*value))
-    }
-
     pub(super) fn write(&self, program: &mut Assembler) -> Label {
         let mut next = program.ret(self.otherwise);
         for (conditions, value) in self.cases.iter().rev() {
