@@ -44,8 +44,10 @@ impl Plan {
         }
         let installed = start_drain(shared).and_then(|()| {
             let opened = open_this_thread()?;
-            let installed = self.apply(&program);
+            let mut handlers = Vec::new();
+            let installed = self.apply(&program, &mut handlers);
             if installed.is_err() {
+                masks::restore_handlers(handlers);
                 let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&opened), None);
             }
             installed
@@ -103,8 +105,9 @@ impl Plan {
         }))
     }
 
-    fn apply(&self, program: &Program) -> Result<()> {
-        masks::open_handlers().map_err(|error| Error::os("opening signal handlers", error.errno()))?;
+    fn apply(&self, program: &Program, handlers: &mut Vec<(i32, masks::Action)>) -> Result<()> {
+        masks::open_handlers(handlers)
+            .map_err(|error| Error::os("opening signal handlers", error.errno()))?;
         if self.threads == Threads::All {
             wait_for_open_threads()?;
         }

@@ -85,22 +85,33 @@ pub(super) fn change_action(call: &TrappedSyscall) -> i64 {
     result.unwrap_or_else(|error| -i64::from(error.raw_os_error()))
 }
 
-/// Opens what handlers from before the installation would block.
-pub(super) fn open_handlers() -> Result<(), SyscallError> {
+/// Opens what handlers from before the installation would block; notes those that it changes, as they were.
+pub(super) fn open_handlers(changed: &mut Vec<(i32, Action)>) -> Result<(), SyscallError> {
     for signal in (1..=64).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP, SIGSYS].contains(signal)) {
         let mut present: Action = [0; 4];
-        let (signal, place) = (signal.into(), pointer(&raw mut present));
+        let place = pointer(&raw mut present);
         // SAFETY: the kernel writes an action.
-        unsafe { syscall4(libc::SYS_rt_sigaction, signal, 0, place, MASK_SIZE) }?;
+        unsafe { syscall4(libc::SYS_rt_sigaction, signal.into(), 0, place, MASK_SIZE) }?;
         let [handler, flags, restorer, mask] = present;
         if mask & SIGSYS_BIT != 0 {
-            let opened: Action = [handler, flags, restorer, mask & !SIGSYS_BIT];
-            let place = pointer(&raw const opened);
-            // SAFETY: the same handler as before.
-            unsafe { syscall4(libc::SYS_rt_sigaction, signal, place, 0, MASK_SIZE) }?;
+            set_handler(signal, [handler, flags, restorer, mask & !SIGSYS_BIT])?;
+            changed.push((signal, present));
         }
     }
     Ok(())
+}
+
+/// Undoes that, after an installation that failed.
+pub(super) fn restore_handlers(changed: Vec<(i32, Action)>) {
+    for (signal, before) in changed {
+        let _ = set_handler(signal, before);
+    }
+}
+
+fn set_handler(signal: i32, action: Action) -> Result<(), SyscallError> {
+    let place = pointer(&raw const action);
+    // SAFETY: the same handler as before.
+    unsafe { syscall4(libc::SYS_rt_sigaction, signal.into(), place, 0, MASK_SIZE) }.map(drop)
 }
 
 /// Opens what a handler of the program is about to return to. Its stack pointer leads to the frame.
