@@ -81,8 +81,10 @@ impl Drop for Lease {
 impl Events {
     pub(super) fn new(shared: &'static Shared) -> Result<Self> {
         let consumer = Lease::take(shared)?;
+        // It is there before there is a tracer.
+        let event = shared.consumer.event.get().ok_or(Error::NoRuntime)?;
         Ok(Self {
-            readiness: register(Arc::clone(&shared.consumer.event), Interest::READABLE)?,
+            readiness: register(Arc::clone(event), Interest::READABLE)?,
             consumer,
             waker: None,
             ended: false,

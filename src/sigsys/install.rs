@@ -38,6 +38,8 @@ impl Plan {
     pub(super) fn install(self) -> Result<&'static Shared> {
         let program = self.program()?;
         let before = current_action()?;
+        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(|errno| Error::os("making an eventfd", errno))?;
         let shared = Shared::publish(self.shared(before)?).ok_or(Error::AlreadyTracing)?;
         if let Some(results) = &shared.results {
             gate::record_results(results);
@@ -60,6 +62,7 @@ impl Plan {
             shared.drain.ring();
             return Err(error);
         }
+        let _ = shared.consumer.event.set(Arc::new(OwnedFd::from(event)));
         Ok(shared)
     }
 
@@ -81,8 +84,6 @@ impl Plan {
         // Small rings are not worth dividing.
         let shards = parallel.next_power_of_two().min((self.capacity / 64).max(1));
         let per_shard = self.capacity / shards;
-        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-            .map_err(|errno| Error::os("making an eventfd", errno))?;
         Ok(Box::new(Shared {
             hook: self.hook,
             allow_exec: self.allow_exec,
@@ -94,7 +95,7 @@ impl Plan {
             drain: Doorbell::new(),
             settled: AtomicU64::new(0),
             finished: AtomicBool::new(false),
-            consumer: Consumer::new(Arc::new(OwnedFd::from(event))),
+            consumer: Consumer::new(),
             in_hook: ThreadSet::new(),
             quiet: ThreadSet::new(),
             process: std::process::id(),

@@ -1,7 +1,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, fence};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::doorbell::Doorbell;
 use super::record::{Record, Returned};
@@ -59,19 +59,20 @@ pub(super) struct Consumer {
     /// There is one at a time.
     pub(super) taken: AtomicBool,
     sleeping: AtomicBool,
-    /// Readable once there is something for a consumer that sleeps.
-    pub(super) event: Arc<OwnedFd>,
+    /// Readable once there is something for a consumer that sleeps. It is here once the installation has succeeded, so that
+    /// one that fails keeps no descriptor open.
+    pub(super) event: OnceLock<Arc<OwnedFd>>,
     pub(super) reader: Mutex<Reader>,
     /// For one that blocks.
     pub(super) bell: Doorbell,
 }
 
 impl Consumer {
-    pub(super) fn new(event: Arc<OwnedFd>) -> Self {
+    pub(super) fn new() -> Self {
         Self {
             taken: AtomicBool::new(false),
             sleeping: AtomicBool::new(false),
-            event,
+            event: OnceLock::new(),
             reader: Mutex::default(),
             bell: Doorbell::new(),
         }
@@ -85,9 +86,12 @@ impl Consumer {
 
     pub(super) fn wake(&self) {
         fence(SeqCst);
-        if self.sleeping.load(Relaxed) && self.sleeping.swap(false, SeqCst) {
+        if self.sleeping.load(Relaxed)
+            && self.sleeping.swap(false, SeqCst)
+            && let Some(event) = self.event.get()
+        {
             // It is never full: it is read before the next sleep.
-            let _ = crate::syscall::write(&self.event, &1_u64.to_ne_bytes());
+            let _ = crate::syscall::write(event, &1_u64.to_ne_bytes());
         }
         self.bell.ring();
     }
