@@ -53,8 +53,8 @@ pub enum Error {
         /// Their ids.
         threads: Vec<i32>,
     },
-    /// The capacity of a ring is not a power of two.
-    #[error("a ring's capacity must be a power of two, which {0} is not")]
+    /// The capacity of a ring is not a power of two up to 2^20.
+    #[error("a ring's capacity must be a power of two and at most 1048576; it can't be {0}")]
     InvalidCapacity(usize),
     /// The events of this process have another reader at present.
     #[error("the events of this process are being read already")]

@@ -34,6 +34,9 @@ pub(super) struct Plan {
     pub(super) alternate_stack: bool,
 }
 
+/// With 256 bytes for each record in the rings, and four times as much behind them.
+const MAX_CAPACITY: usize = 1 << 20;
+
 impl Plan {
     pub(super) fn install(self) -> Result<&'static Shared> {
         let program = self.program()?;
@@ -67,7 +70,7 @@ impl Plan {
     }
 
     fn program(&self) -> Result<Program> {
-        if !self.capacity.is_power_of_two() {
+        if !self.capacity.is_power_of_two() || self.capacity > MAX_CAPACITY {
             return Err(Error::InvalidCapacity(self.capacity));
         }
         let always: Vec<_> = masks::CARRIERS.into_iter().chain(SERVED_CALLS).collect();

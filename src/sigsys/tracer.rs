@@ -39,7 +39,7 @@ impl Builder {
         self
     }
 
-    /// Sets how many calls may wait to be collected, a power of two; 4096 unless told otherwise. What comes beyond is
+    /// Sets how many calls may wait to be collected, a power of two up to 2^20; 4096 unless told otherwise. What comes beyond is
     /// lost, and counted.
     pub fn capacity(mut self, calls: usize) -> Self {
         self.plan.capacity = calls;
