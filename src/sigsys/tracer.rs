@@ -47,6 +47,10 @@ impl Builder {
     }
 
     /// Sets which threads are traced; the calling one unless told otherwise.
+    ///
+    /// With [`Threads::All`], no other thread may be starting threads meanwhile: the C library has a new thread block all
+    /// signals at first, and one that becomes traced just then dies, and the process with it. Best install it before there
+    /// are threads.
     pub fn threads(mut self, threads: Threads) -> Self {
         self.plan.threads = threads;
         self
