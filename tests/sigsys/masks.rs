@@ -404,26 +404,37 @@ extern "C" fn close(_: i32, _: *mut c_void, context: *mut c_void) {
     }
 }
 
+fn return_to_everything(flags: i32) {
+    let _tracer = trace_getppid();
+    for round in 1..=3 {
+        handle(
+            libc::SIGUSR1,
+            close as *const () as usize,
+            libc::SA_SIGINFO | flags,
+            0,
+        );
+        raise(libc::SIGUSR1);
+        assert_traced();
+        assert_eq!(HANDLED.load(SeqCst), round);
+        assert_eq!(blocked(), !NEVER);
+        set_mask(0);
+    }
+}
+
 // P5
 #[test]
 fn a_handler_does_not_block_sigsys_by_what_it_returns_to() {
-    alone(|| {
-        let _tracer = trace_getppid();
-        for flags in [0, libc::SA_NODEFER] {
-            let handled = HANDLED.load(SeqCst);
-            handle(
-                libc::SIGUSR1,
-                close as *const () as usize,
-                libc::SA_SIGINFO | flags,
-                0,
-            );
-            raise(libc::SIGUSR1);
-            assert_traced();
-            assert_eq!(HANDLED.load(SeqCst), handled + 1);
-            assert_eq!(blocked(), !NEVER);
-            set_mask(0);
-        }
-    });
+    alone(|| return_to_everything(0));
+}
+
+// P5, P22
+#[test]
+#[cfg_attr(
+    debug_assertions,
+    ignore = "two frames of a signal and two handlers that are not optimized overflow Rust's alternate stack of 8 KiB"
+)]
+fn a_handler_on_the_alternate_stack_does_not_block_sigsys_by_what_it_returns_to() {
+    alone(|| return_to_everything(libc::SA_ONSTACK));
 }
 
 // P5
@@ -564,6 +575,46 @@ fn a_signal_during_the_hook_is_handled_after_it() {
         assert_eq!(calls_of(&tracer).len(), 200);
         assert_eq!(own_status("SigBlk").unwrap(), "0000000000000000");
     });
+}
+
+/// Makes a call of its own, which is traced.
+fn calling(call: &mut TrappedSyscall) -> Option<i64> {
+    match call.sysno() {
+        Some(Sysno::getpgrp) => Some(crate::common::call(Sysno::getppid, &[]) + 1_000_000),
+        _ => answer(call),
+    }
+}
+
+fn call_in_the_hook() {
+    let parent = call(Sysno::getppid, &[]);
+    let builder = Tracer::builder().trap([Sysno::getppid, Sysno::getpgrp]);
+    let tracer = builder.hook(calling).install().unwrap();
+    for _ in 0..10 {
+        // It is not shown to the hook again.
+        assert_eq!(call(Sysno::getpgrp, &[]), parent + 1_000_000);
+        assert_traced();
+    }
+    assert_eq!(calls_of(&tracer).len(), 30);
+}
+
+// P9
+#[test]
+fn a_hook_may_make_traced_calls() {
+    alone(|| {
+        without_alternate_stack();
+        call_in_the_hook();
+    });
+}
+
+// P9, P22
+#[test]
+#[cfg_attr(
+    debug_assertions,
+    ignore = "two frames of a signal and two handlers that are not optimized overflow Rust's alternate stack of 8 KiB"
+)]
+#[allow(clippy::redundant_closure)] // The closure has the name of the test.
+fn a_hook_may_make_traced_calls_on_the_alternate_stack_of_rust() {
+    alone(|| call_in_the_hook());
 }
 
 static PARENT: AtomicU64 = AtomicU64::new(0);
