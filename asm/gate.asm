@@ -20,10 +20,9 @@
 SITES           equ 2048
 
 ; The ring that results are written to; `ring.rs` has the same layout.
-RING_ATTEMPTS   equ 0
-RING_DROPPED    equ 8
-RING_TAIL       equ 16
-RING_MASK       equ 24
+RING_REFUSED    equ 0
+RING_TAIL       equ 8
+RING_MASK       equ 16
 SLOT_SHIFT      equ 8                   ; a slot has 256 bytes: its state, and the record
 SLOT_TIME       equ 8
 SLOT_SITE       equ 16
@@ -90,7 +89,6 @@ asm_tracer_gate_restorer:
         and     eax, THREAD_MASK
         lea     r8d, [rax + rax]        ; what claims a slot for this thread
         mov     rdi, [asm_tracer_gate_results]
-        lock inc qword [rdi + RING_ATTEMPTS]
 %%again:
         mov     rdx, [rdi + RING_TAIL]
         mov     rsi, rdx
@@ -135,7 +133,7 @@ asm_tracer_gate_restorer:
 %%full:
         cmp     rdx, [rdi + RING_TAIL]
         jne     %%again
-        lock inc qword [rdi + RING_DROPPED]
+        lock inc qword [rdi + RING_REFUSED]
 %%done:
         pop     r11
         pop     rcx

@@ -10,8 +10,8 @@ use super::ring::{self, Next, Reader, Ring};
 use super::shared::Shared;
 use crate::syscall::{self, Mode, OpenFlags, SignalNumber};
 
-/// How long a record may be unfinished before its writer is looked for.
-const UNFINISHED: Duration = Duration::from_millis(100);
+/// How long a record may be unfinished before its writer is looked at more closely.
+const UNFINISHED: Duration = Duration::from_millis(20);
 /// How long it sleeps at most while there is something that nobody wakes it for.
 const LOOK: Duration = Duration::from_millis(10);
 /// While calls come, it looks after them so often, and whoever makes them need not wake it each time.
@@ -226,7 +226,7 @@ impl Source {
             _ => (writer, Instant::now()),
         };
         self.unfinished = Some((writer, since));
-        if since.elapsed() > UNFINISHED && is_dead(writer) {
+        if is_gone(writer) || (since.elapsed() > UNFINISHED && is_zombie(writer)) {
             self.reader.give_up(ring, writer);
             self.unfinished = None;
         }
@@ -242,11 +242,14 @@ impl Source {
     }
 }
 
-/// Tells whether a thread is gone, or waits to be reaped.
-fn is_dead(thread: u32) -> bool {
-    if syscall::kill(thread as i32, SignalNumber::NONE).is_err() {
-        return true;
-    }
+/// Tells whether there is no such thread.
+fn is_gone(thread: u32) -> bool {
+    let signalled = syscall::kill(thread as i32, SignalNumber::NONE);
+    signalled.is_err_and(|error| error.raw_os_error() == libc::ESRCH)
+}
+
+/// Tells whether a thread is dead and waits to be reaped.
+fn is_zombie(thread: u32) -> bool {
     let mut path = *b"/proc/0000000/stat\0";
     let mut rest = thread;
     for digit in path[6..13].iter_mut().rev() {

@@ -275,8 +275,8 @@ fn record(shared: &Shared, thread: u32, site: u64, call: TrappedSyscall, verdict
     };
     let quiet = is_quiet(shared, thread, &call);
     let mut number = 0;
-    let pushed = ring.push(thread, |attempt| {
-        number = attempt;
+    let pushed = ring.push(thread, |position| {
+        number = position;
         Record {
             // SAFETY: every x86-64 CPU has it.
             time: unsafe { std::arch::x86_64::_rdtsc() },

@@ -16,12 +16,12 @@ pub(super) trait Record: Copy + Send {}
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Ring<T> {
-    /// How many records were to be written.
-    attempts: AtomicU64,
-    /// How many there was no room for, or nobody to finish.
-    dropped: AtomicU64,
+    /// How many records there was no room for.
+    refused: AtomicU64,
     tail: AtomicU64,
     mask: u64,
+    /// How many records nobody was left to finish, or to read.
+    abandoned: AtomicU64,
     slots: Box<[Slot<T>]>,
 }
 
@@ -61,10 +61,10 @@ impl<T: Record> Ring<T> {
             record: UnsafeCell::new(blank),
         };
         Self {
-            attempts: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             tail: AtomicU64::new(0),
             mask: capacity as u64 - 1,
+            abandoned: AtomicU64::new(0),
             slots: (0..capacity as u64).map(slot).collect(),
         }
     }
@@ -78,14 +78,13 @@ impl<T: Record> Ring<T> {
         &self.slots[(position & self.mask) as usize]
     }
 
-    /// Writes what `record` makes of the number of the attempt, unless there is no room. `thread` is the caller.
+    /// Writes what `record` makes of its position, unless there is no room. `thread` is the caller.
     pub(super) fn push(&self, thread: u32, record: impl FnOnce(u64) -> T) -> bool {
-        let attempt = self.attempts.fetch_add(1, Relaxed);
         let Some((slot, position)) = self.claim(thread) else {
-            self.dropped.fetch_add(1, Relaxed);
+            self.refused.fetch_add(1, Relaxed);
             return false;
         };
-        let record = record(attempt);
+        let record = record(position);
         // SAFETY: this thread has claimed the slot, and nobody touches it until it is full.
         slot.record.with_mut(|place| unsafe { place.write(record) });
         let claimed = state(position, claimed_by(thread));
@@ -137,17 +136,19 @@ impl<T: Record> Ring<T> {
         self.slot(middle).state.load(Acquire) != state(middle, FREE)
     }
 
+    /// How many records were to be written. One that a thread died too early to claim a slot for is none.
     pub(super) fn attempts(&self) -> u64 {
-        self.attempts.load(Relaxed)
+        self.tail.load(Relaxed) + self.refused.load(Relaxed)
     }
 
     /// Counts a record that was read and thrown away.
     pub(super) fn count_dropped(&self) {
-        self.dropped.fetch_add(1, Relaxed);
+        self.abandoned.fetch_add(1, Relaxed);
     }
 
+    /// How many of the attempts nobody will read.
     pub(super) fn dropped(&self) -> u64 {
-        self.dropped.load(Relaxed)
+        self.refused.load(Relaxed) + self.abandoned.load(Relaxed)
     }
 }
 
@@ -202,7 +203,10 @@ impl Reader {
             .compare_exchange(claimed, free, AcqRel, Relaxed)
             .is_ok()
         {
-            ring.dropped.fetch_add(1, Relaxed);
+            // It may have died before it got round to this.
+            let next = self.head.wrapping_add(1);
+            let _ = ring.tail.compare_exchange(self.head, next, Relaxed, Relaxed);
+            ring.abandoned.fetch_add(1, Relaxed);
             self.head = self.head.wrapping_add(1);
         }
     }
@@ -218,7 +222,7 @@ impl Reader {
 const _: () = {
     use std::mem::offset_of;
     assert!(size_of::<Slot<[u64; 4]>>() == 256 && offset_of!(Slot<[u64; 4]>, record) == 8);
-    assert!(offset_of!(Ring<u64>, dropped) == 8 && offset_of!(Ring<u64>, mask) == 24);
+    assert!(offset_of!(Ring<u64>, tail) == 8 && offset_of!(Ring<u64>, mask) == 16);
     assert!(SHIFT == 24 && FULL == 1);
 };
 
@@ -248,7 +252,6 @@ mod tests {
     fn a_writer_that_dies_holds_nobody_up() {
         let ring = Ring::new(4, 0);
         let mut reader = Reader::default();
-        ring.attempts.fetch_add(1, Relaxed);
         assert!(ring.claim(4_194_303).is_some());
         for number in 0..4 {
             assert_eq!(ring.push(1, |_| number), number < 3);
