@@ -31,6 +31,11 @@ impl Info {
         (self.code == SYS_SECCOMP).then_some(self.errno as u16)
     }
 
+    /// Tells whether the signal was sent to this very thread (`tgkill(2)`).
+    pub(super) fn was_sent_here(&self) -> bool {
+        self.code == libc::SI_TKILL
+    }
+
     /// The address after the instruction, by which alone a place is known: the kernel may have put the program back by
     /// two bytes for a number that looks like one of its own restart codes (P3).
     pub(super) fn site(&self) -> u64 {

@@ -14,7 +14,7 @@ use super::context::{Context, Info, SIGSYS, SIGSYS_BIT};
 use super::frame::{self, Room};
 use super::record::{Record, Verdict, What};
 use super::shared::Shared;
-use super::{gate, masks, user};
+use super::{gate, masks, spread, user};
 use crate::notify::TrappedSyscall;
 use crate::syscall::{pointer, syscall0, syscall3, syscall4};
 
@@ -48,13 +48,20 @@ const NO_ENTRY: i32 = Errno::EAGAIN as i32;
 pub(super) unsafe extern "C" fn handle(signal: i32, info: *mut Info, context: *mut Context, room: *mut Room) {
     let Some(shared) = Shared::get() else { return };
     // SAFETY: the kernel made both for this handler.
-    let (data, site, number, registers) = unsafe {
+    let (data, sent_here, site, number, registers) = unsafe {
         let info = &*info;
-        (info.data(), info.site(), info.number(), &mut *context)
+        (
+            info.data(),
+            info.was_sent_here(),
+            info.site(),
+            info.number(),
+            &mut *context,
+        )
     };
     let traced = match data {
         Some(TRACED) => true,
         Some(SERVED) => false,
+        _ if sent_here && shared.spread.arrived() => return,
         _ => {
             // SAFETY: they are a handler's arguments still.
             unsafe {
@@ -72,6 +79,10 @@ pub(super) unsafe extern "C" fn handle(signal: i32, info: *mut Info, context: *m
         nr: number,
         args: registers.args(),
     };
+    if call.sysno() == Some(Sysno::rt_sigprocmask) && spread::is_question(call.args) {
+        registers.set_rax(spread::ANSWER.cast_unsigned());
+        return;
+    }
     let recorded = traced && shared.is_recording();
     let mut trap = Trap {
         shared,

@@ -11,10 +11,11 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
 use super::context::{SIGSYS, SIGSYS_BIT};
 use super::doorbell::Doorbell;
-use super::handler::{ALLOWED_CALLS, SERVED, SERVED_CALLS, TRACED, handle};
+use super::handler::{ALLOWED_CALLS, SERVED, SERVED_CALLS, TRACED, handle, thread_id};
 use super::record::{Record, Returned};
 use super::ring::Ring;
 use super::shared::{Consumer, Hook, Shared};
+use super::spread::Spread;
 use super::threads::Threads as ThreadSet;
 use super::{drain, gate, masks};
 use crate::error::{Error, Result};
@@ -47,7 +48,7 @@ impl Plan {
         if let Some(results) = &shared.results {
             gate::record_results(results);
         }
-        let installed = start_drain(shared).and_then(|()| {
+        let installed = start_drain(shared).and_then(|drain| {
             let opened = open_this_thread()?;
             let mut handlers = Vec::new();
             let installed = self.apply(&program, &mut handlers);
@@ -55,15 +56,23 @@ impl Plan {
                 masks::restore_handlers(handlers);
                 let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&opened), None);
             }
-            installed
+            installed.map(|()| drain)
         });
-        if let Err(error) = installed {
+        let stop = || {
+            shared.recording.store(false, Ordering::SeqCst);
+            shared.drain.ring();
+        };
+        let drain = installed.inspect_err(|_| {
             // In this order: nobody traps any more.
             let _ = set_action(before);
             Shared::withdraw();
-            shared.recording.store(false, Ordering::SeqCst);
-            shared.drain.ring();
-            return Err(error);
+            stop();
+        })?;
+        if self.threads == Threads::All {
+            // Who has the filter already keeps it, and with it the handler.
+            shared.spread.to_all(&program, drain).inspect_err(|_| stop())?;
+            // Without the restarts, which were for the calls that this has interrupted.
+            set_action(self.action(0))?;
         }
         let _ = shared.consumer.event.set(Arc::new(OwnedFd::from(event)));
         Ok(shared)
@@ -101,6 +110,7 @@ impl Plan {
             consumer: Consumer::new(),
             in_hook: ThreadSet::new(),
             quiet: ThreadSet::new(),
+            spread: Spread::new(),
             process: std::process::id(),
             alive: wiped_on_fork().map_err(|error| Error::os("mapping a page", error.errno()))?,
             own_action: before.map(AtomicU64::new),
@@ -112,26 +122,22 @@ impl Plan {
     fn apply(&self, program: &Program, handlers: &mut Vec<(i32, masks::Action)>) -> Result<()> {
         masks::open_handlers(handlers)
             .map_err(|error| Error::os("opening signal handlers", error.errno()))?;
-        if self.threads == Threads::All {
-            wait_for_open_threads()?;
-        }
-        set_action(self.action())?;
-        let flags = match self.threads {
+        let restart = match self.threads {
             Threads::Calling => 0,
-            Threads::All => libc::SECCOMP_FILTER_FLAG_TSYNC,
+            Threads::All => {
+                wait_for_open_threads()?;
+                libc::SA_RESTART
+            }
         };
-        match install(program, flags)? {
-            0 => Ok(()),
-            // The id of a thread that could not be taken along.
-            _ => Err(Error::DifferentFilters),
-        }
+        set_action(self.action(restart))?;
+        install(program, 0).map(drop)
     }
 
-    fn action(&self) -> masks::Action {
+    fn action(&self, restart: i32) -> masks::Action {
         /// `SA_RESTORER` of `asm/signal.h`.
         const RESTORER: u64 = 0x0400_0000;
         let stack = if self.alternate_stack { libc::SA_ONSTACK } else { 0 };
-        let flags = (libc::SA_SIGINFO | libc::SA_NODEFER | stack) as u64;
+        let flags = (libc::SA_SIGINFO | libc::SA_NODEFER | stack | restart) as u64;
         let synchronous = [
             libc::SIGSEGV,
             libc::SIGBUS,
@@ -252,19 +258,20 @@ fn threads_that_block_sigsys() -> Result<Vec<i32>> {
     Ok(closed)
 }
 
-/// Starts the drain and waits until it is at its work, so that no call of its own is traced.
-fn start_drain(shared: &'static Shared) -> Result<()> {
+/// Starts the drain and waits until it is at its work, so that no call of its own is traced. Gives its thread.
+fn start_drain(shared: &'static Shared) -> Result<i32> {
     let (sender, ready) = std::sync::mpsc::channel();
     let thread = std::thread::Builder::new().name("asm_tracer-drain".into());
     let started = thread.spawn(move || {
         let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&all_but_sigsys()), None);
-        drain::run(shared, || drop(sender));
+        drain::run(shared, || {
+            let _ = sender.send(thread_id().cast_signed());
+        });
     });
     started.map_err(|source| Error::Io {
         operation: "starting the drain thread",
         source,
     })?;
-    // It says so by hanging up.
-    let _: Result<(), _> = ready.recv();
-    Ok(())
+    // It can't end without that.
+    Ok(ready.recv().unwrap_or(0))
 }

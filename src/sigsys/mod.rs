@@ -78,6 +78,7 @@ mod models;
 mod record;
 mod ring;
 mod shared;
+mod spread;
 mod threads;
 mod tracer;
 mod user;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use super::doorbell::Doorbell;
 use super::record::{Record, Returned};
 use super::ring::{Reader, Ring};
+use super::spread::Spread;
 use super::threads::Threads;
 use crate::notify::TrappedSyscall;
 
@@ -44,6 +45,7 @@ pub(super) struct Shared {
     pub(super) in_hook: Threads,
     /// Threads that the consumer runs on.
     pub(super) quiet: Threads,
+    pub(super) spread: Spread,
     /// The process that was traced.
     pub(super) process: u32,
     /// Not 0 in the process that was traced; a forked one finds 0.

@@ -48,9 +48,9 @@ impl Builder {
 
     /// Sets which threads are traced; the calling one unless told otherwise.
     ///
-    /// With [`Threads::All`], no other thread may be starting threads meanwhile: the C library has a new thread block all
-    /// signals at first, and one that becomes traced just then dies, and the process with it. Best install it before there
-    /// are threads.
+    /// With [`Threads::All`], each thread is sent the signal and applies the filter itself, once it lets that through. Calls
+    /// that this interrupts are restarted, but for those that never are (`epoll_wait(2)`, `nanosleep(2)` and others of
+    /// `signal(7)`), which fail with `EINTR` once.
     pub fn threads(mut self, threads: Threads) -> Self {
         self.plan.threads = threads;
         self
@@ -89,8 +89,8 @@ impl Builder {
     /// [`Error::InvalidFilter`] if nothing is traced or a number has no name, [`Error::InvalidCapacity`],
     /// [`Error::AlreadyTracing`] if this process was made to trace itself before, [`Error::SigsysTaken`] if it has a
     /// handler for `SIGSYS`, [`Error::SigsysBlocked`] if all threads are to be traced and one blocks that signal,
-    /// [`Error::DifferentFilters`] if one has a filter of its own, [`Error::Io`] if the kernel refuses. Nothing is
-    /// installed then.
+    /// [`Error::Io`] if the kernel refuses. Nothing is installed then, except where a thread begins to block the signal in the
+    /// middle of it: those that have the filter keep it, and their calls run.
     pub fn install(self) -> Result<Tracer> {
         let filter = &self.plan.filter;
         if !filter.has(Action::Trap) {

@@ -429,10 +429,6 @@ fn a_handler_does_not_block_sigsys_by_what_it_returns_to() {
 
 // P5, P22
 #[test]
-#[cfg_attr(
-    debug_assertions,
-    ignore = "two frames of a signal and two handlers that are not optimized overflow Rust's alternate stack of 8 KiB"
-)]
 fn a_handler_on_the_alternate_stack_does_not_block_sigsys_by_what_it_returns_to() {
     alone(|| return_to_everything(libc::SA_ONSTACK));
 }
@@ -608,10 +604,6 @@ fn a_hook_may_make_traced_calls() {
 
 // P9, P22
 #[test]
-#[cfg_attr(
-    debug_assertions,
-    ignore = "two frames of a signal and two handlers that are not optimized overflow Rust's alternate stack of 8 KiB"
-)]
 #[allow(clippy::redundant_closure)] // The closure has the name of the test.
 fn a_hook_may_make_traced_calls_on_the_alternate_stack_of_rust() {
     alone(|| call_in_the_hook());

@@ -52,7 +52,6 @@ fn threads_that_were_just_started_become_traced() {
 
 // P7
 #[test]
-#[ignore = "a thread that another one starts between the look at all masks and TSYNC blocks SIGSYS, and dies"]
 fn threads_that_others_start_meanwhile_do_not_die() {
     twenty_times("races::threads_that_others_start_meanwhile_do_not_die", || {
         let stop = Arc::new(AtomicBool::new(false));
