@@ -197,8 +197,6 @@ pub(crate) fn without_alternate_stack() {
         ss_size: 0,
     };
     // SAFETY: nothing is on that stack.
-    assert_eq!(
-        unsafe { libc::sigaltstack(&raw const none, std::ptr::null_mut()) },
-        0
-    );
+    let changed = unsafe { libc::sigaltstack(&raw const none, std::ptr::null_mut()) };
+    assert_eq!(changed, 0);
 }

@@ -141,12 +141,11 @@ fn calls_that_need_an_entry_have_some_left() {
         }
         for index in 5000..5020 {
             let (child, _) = places.call(index, Sysno::clone, [libc::SIGCHLD.into(), 0, 0]);
-            reap(child, index);
+            reap(child, 7);
         }
         for index in 5020..5040 {
-            // From a frame that the child does not return from: it ends right behind the instruction.
             let child = vfork_from(places.after(index) - 2);
-            reap(child, index);
+            reap(child, 9);
         }
         // Until there are none left, which is an error and no death.
         let unmap = |index| places.call(index, Sysno::munmap, [1, 4096, 0]).0;
@@ -164,31 +163,25 @@ fn calls_that_need_an_entry_have_some_left() {
     });
 }
 
-/// Ends in the child, at once; waits for it in the parent.
-fn reap(child: i64, index: usize) {
+/// Ends in the child, at once, with this status; waits for that in the parent.
+fn reap(child: i64, expected: i32) {
     if child == 0 {
         // SAFETY: ends the process.
-        unsafe { libc::_exit(index as i32 % 100) };
+        unsafe { libc::_exit(expected) };
     }
     assert!(child > 0, "{child}");
     let mut status = 0;
     // SAFETY: writes a status.
-    assert_eq!(
-        unsafe { libc::waitpid(child as i32, &raw mut status, 0) },
-        child as i32
-    );
+    let reaped = unsafe { libc::waitpid(child as i32, &raw mut status, 0) };
+    assert_eq!(i64::from(reaped), child);
     assert!(libc::WIFEXITED(status));
-    let expected = match index >= 5020 {
-        true => 9,
-        false => index as i32 % 100,
-    };
     assert_eq!(libc::WEXITSTATUS(status), expected);
 }
 
-/// Makes a child by `vfork` at this place, which exits with 9. The return address is put back, which the child has used.
+/// Makes a child by `vfork` at this place, which exits with 9 and leaves the stack alone, which it shares.
 fn vfork_from(place: u64) -> i64 {
     let child;
-    // SAFETY: the child writes to nothing but the return address.
+    // SAFETY: the child makes one call and writes to nothing.
     unsafe {
         asm!(
             "call {place}",
