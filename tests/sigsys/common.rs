@@ -48,11 +48,18 @@ pub(crate) fn output_of(command: &mut Command) -> Output {
     output
 }
 
+/// This test once more, in a process of its own, also if it is one that is ignored by default.
+pub(crate) fn again(test: &str) -> Command {
+    let mut command = rerun(test);
+    command.arg("--include-ignored");
+    command
+}
+
 /// Runs the body of a test in a process of its own.
 pub(crate) fn alone<F: FnOnce()>(body: F) {
     match is_child() {
         true => body(),
-        false => assert_passed(&output_of(&mut rerun(test_of::<F>()))),
+        false => assert_passed(&output_of(&mut again(test_of::<F>()))),
     }
 }
 
@@ -62,7 +69,7 @@ pub(crate) fn dies_of<F: FnOnce()>(signal: i32, body: F) {
         body();
         panic!("the process is still there");
     }
-    let output = output_of(&mut rerun(test_of::<F>()));
+    let output = output_of(&mut again(test_of::<F>()));
     assert_eq!(output.status.signal(), Some(signal), "{output:?}");
 }
 

@@ -4,7 +4,7 @@ use std::arch::asm;
 use std::ffi::c_void;
 use std::process::Command;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize};
 
 use asm_tracer::filter::Threads;
 use asm_tracer::sigsys::{Decision, Tracer};
@@ -395,6 +395,47 @@ fn of_two_filters_for_a_call_the_newest_one_is_asked() {
         assert_eq!(call(Sysno::getppid, &[]), 815);
         assert_eq!(HANDLED.load(SeqCst), 1);
         assert!(calls_of(&tracer).is_empty());
+    });
+}
+
+/// Whether Syscall User Dispatch is to raise SIGSYS for the calls of this thread.
+static DISPATCH: AtomicU8 = AtomicU8::new(0);
+
+/// Ends the dispatch, as what a handler returns by would raise the signal as well.
+extern "C" fn dispatched(signal: i32, info: *mut c_void, context: *mut c_void) {
+    DISPATCH.store(0, SeqCst);
+    // SAFETY: the kernel passes it to a handler with SA_SIGINFO.
+    SEEN[2].store(unsafe { info.cast::<[i32; 3]>().read() }[2] as u64, SeqCst);
+    emulate(signal, info, context);
+}
+
+// P10
+#[test]
+fn calls_that_are_dispatched_to_the_program_are_its_own() {
+    alone(|| {
+        const ON: i64 = 1;
+        let set = |what: i64, selector| call(Sysno::prctl, &[59, what, 0, 0, selector]);
+        let tracer = trace_getppid();
+        handle(
+            libc::SIGSYS,
+            dispatched as *const () as usize,
+            libc::SA_SIGINFO,
+            0,
+        );
+        if set(ON, at(&DISPATCH)) != 0 {
+            println!("skipped: this kernel has no Syscall User Dispatch");
+            return;
+        }
+        for number in [Sysno::getpgrp, Sysno::getppid] {
+            DISPATCH.store(1, SeqCst);
+            // The dispatch comes before any filter.
+            assert_eq!(call(number, &[]), 815);
+            assert_eq!(SEEN[2].load(SeqCst), 2, "SYS_USER_DISPATCH");
+        }
+        assert_eq!(HANDLED.load(SeqCst), 2);
+        assert_eq!(set(0, 0), 0);
+        assert_traced();
+        assert_eq!(calls_of(&tracer).len(), 1);
     });
 }
 

@@ -8,8 +8,8 @@ use asm_tracer::filter::Threads;
 use asm_tracer::sigsys::Tracer;
 use asm_tracer::{Error, Sysno};
 
-use crate::common::{ANSWER, answer, assert_traced, call, output_of};
-use crate::support::{assert_passed, is_child, rerun};
+use crate::common::{ANSWER, again, answer, assert_traced, call, output_of};
+use crate::support::{assert_passed, is_child};
 
 /// The body of a test in twenty processes of their own, one after the other.
 fn twenty_times(test: &str, body: impl FnOnce()) {
@@ -17,7 +17,7 @@ fn twenty_times(test: &str, body: impl FnOnce()) {
         return body();
     }
     for _ in 0..20 {
-        assert_passed(&output_of(&mut rerun(test)));
+        assert_passed(&output_of(&mut again(test)));
     }
 }
 
