@@ -1,0 +1,200 @@
+use std::io::Read as _;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use asm_tracer::Sysno;
+use nix::libc;
+
+use crate::probe::{Cpu, WAYS, Way};
+use crate::stacks::{AlternateStack, without_alternate_stack};
+use crate::support::{is_child, rerun};
+use crate::{handle, limit_this_process, tracer};
+
+static CPU: std::sync::OnceLock<Cpu> = std::sync::OnceLock::new();
+static TICKS: AtomicU64 = AtomicU64::new(0);
+
+extern "C" fn on_signal(_: i32, _: *mut libc::siginfo_t, _: *mut libc::ucontext_t) {
+    let tick = TICKS.fetch_add(1, Relaxed);
+    for way in WAYS {
+        CPU.get().unwrap().call(way, tick).unwrap();
+    }
+}
+
+/// Tells the tracer where the gates are, and hears from it whether to go on.
+fn mark() -> bool {
+    unsafe extern "C" {
+        fn asm_tracer_gate_start();
+        fn asm_tracer_gate_end();
+    }
+    let go_on: u64;
+    // SAFETY: the tracer changes one register.
+    unsafe {
+        std::arch::asm!(
+            "int3",
+            inlateout("rax") asm_tracer_gate_start as *const () as u64 => go_on,
+            in("rdx") asm_tracer_gate_end as *const () as u64,
+        );
+    }
+    go_on == 1
+}
+
+fn traced_child() {
+    CPU.get_or_init(Cpu::look);
+    let _tracer = tracer(&[Sysno::getppid]).install().unwrap();
+    handle(libc::SIGUSR1, 0, on_signal);
+    // SAFETY: from here on, the parent sees each stop of this thread.
+    assert_eq!(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) }, 0);
+    for alternate in [true, false] {
+        let stack = alternate.then(|| AlternateStack::set(0));
+        if !alternate {
+            without_alternate_stack();
+        }
+        for way in [Way::Plain, Way::Rewritten] {
+            let mut rounds = 0;
+            let before = TICKS.load(Relaxed);
+            while mark() {
+                CPU.get().unwrap().call(way, rounds).unwrap();
+                rounds += 1;
+            }
+            println!("{way:?}: {} of {rounds}", TICKS.load(Relaxed) - before);
+        }
+        drop(stack);
+    }
+}
+
+/// The tracer's side: a thread of the child, which is stopped.
+struct Stepped(i32);
+
+impl Stepped {
+    fn request(&self, request: u32, data: usize) {
+        // SAFETY: it touches no memory of this process.
+        let done = unsafe { libc::ptrace(request, self.0, std::ptr::null_mut::<u8>(), data) };
+        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    }
+
+    fn registers(&self) -> libc::user_regs_struct {
+        // SAFETY: the kernel writes registers.
+        unsafe {
+            let mut registers = std::mem::zeroed();
+            let none = std::ptr::null_mut::<u8>();
+            let done = libc::ptrace(libc::PTRACE_GETREGS, self.0, none, &raw mut registers);
+            assert_eq!(done, 0);
+            registers
+        }
+    }
+
+    fn answer(&self, go_on: bool) {
+        let mut registers = self.registers();
+        registers.rax = go_on.into();
+        let none = std::ptr::null_mut::<u8>();
+        // SAFETY: the kernel reads registers.
+        let done = unsafe { libc::ptrace(libc::PTRACE_SETREGS, self.0, none, &raw mut registers) };
+        assert_eq!(done, 0);
+    }
+
+    /// The signal of the next stop; `None` after the last.
+    fn stop(&mut self) -> Option<i32> {
+        let mut status = 0;
+        // SAFETY: the kernel writes a status.
+        let thread = unsafe { libc::waitpid(self.0, &mut status, libc::__WALL) };
+        assert!(thread > 0, "{}", std::io::Error::last_os_error());
+        if libc::WIFSTOPPED(status) {
+            return Some(libc::WSTOPSIG(status));
+        }
+        assert_eq!(status, 0, "{:?}", std::process::ExitStatus::from_raw(status));
+        None
+    }
+
+    /// Goes on to the next mark, delivering whatever comes before it.
+    fn next_mark(&mut self, mut signal: i32) -> Option<std::ops::Range<u64>> {
+        loop {
+            self.request(libc::PTRACE_CONT, signal as usize);
+            match self.stop()? {
+                libc::SIGTRAP => {
+                    let registers = self.registers();
+                    return Some(registers.rax..registers.rdx);
+                }
+                other => signal = other,
+            }
+        }
+    }
+
+    /// Steps until the gates have been on `before` instructions, and delivers a signal at that one. Tells whether there was one before the next mark.
+    fn interrupt_at(&mut self, gates: &std::ops::Range<u64>, before: u32) -> bool {
+        let (mut seen, mut signal) = (0, 0);
+        loop {
+            self.request(libc::PTRACE_SINGLESTEP, signal as usize);
+            signal = match self.stop().expect("there is a mark at the end") {
+                libc::SIGTRAP => 0,
+                other => other,
+            };
+            let registers = self.registers();
+            // The mark has the gates in its registers; a step does not stop at it otherwise.
+            if signal == 0
+                && (registers.rax, registers.rdx) == (gates.start, gates.end)
+                && self.is_mark(&registers)
+            {
+                return false;
+            }
+            if signal == 0 && gates.contains(&registers.rip) {
+                if seen == before {
+                    return true;
+                }
+                seen += 1;
+            }
+        }
+    }
+
+    /// Whether the last instruction was a breakpoint.
+    fn is_mark(&self, registers: &libc::user_regs_struct) -> bool {
+        let place = std::ptr::without_provenance_mut::<u8>((registers.rip - 1) as usize);
+        // SAFETY: it reads the child's memory.
+        let word = unsafe { libc::ptrace(libc::PTRACE_PEEKTEXT, self.0, place, 0) };
+        word as u8 == 0xcc
+    }
+}
+
+// P15, P30: a signal comes at each instruction of the gates in turn, and its handler makes calls in all ways.
+#[test]
+fn a_signal_comes_at_each_instruction() {
+    const NAME: &str = "single_step::a_signal_comes_at_each_instruction";
+    if is_child() {
+        limit_this_process();
+        return traced_child();
+    }
+    let mut child = rerun(NAME).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    // The test runs on the first thread of a program that runs one test at a time.
+    let mut stepped = Stepped(child.id() as i32);
+    let mut injected = Vec::new();
+    assert_eq!(stepped.stop(), Some(libc::SIGTRAP));
+    let registers = stepped.registers();
+    let mut gates = registers.rax..registers.rdx;
+    'child: for _ in 0..4 {
+        for before in 0.. {
+            stepped.answer(true);
+            let last = !stepped.interrupt_at(&gates, before);
+            if last {
+                injected.push(before);
+                stepped.answer(false);
+            }
+            match stepped.next_mark(if last { 0 } else { libc::SIGUSR1 }) {
+                Some(next) => gates = next,
+                None => break 'child,
+            }
+            if last {
+                break;
+            }
+        }
+    }
+    let mut text = String::new();
+    stdout.read_to_string(&mut text).unwrap();
+    for (way, count) in ["Plain", "Rewritten", "Plain", "Rewritten"].iter().zip(&injected) {
+        // The gate, its return from the handler.
+        assert!(*count >= if *way == "Plain" { 4 } else { 12 }, "{injected:?}");
+        let line = format!("{way}: {count} of {}", count + 1);
+        assert!(text.contains(&line), "{injected:?}\n{text}");
+    }
+    assert_eq!(injected.len(), 4, "{injected:?}\n{text}");
+}
