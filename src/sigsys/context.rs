@@ -127,8 +127,12 @@ impl Context {
     /// Tells whether the signal was delivered to the alternate stack while the program was not on it.
     pub(super) fn came_to_other_stack(&self) -> bool {
         let stack = &self.0.uc_stack;
-        let start = stack.ss_sp.addr();
-        let on_it = |address: usize| (start..start + stack.ss_size).contains(&address);
+        // As the kernel sees it: a stack pointer at the very end is on it.
+        let on_it = |address: usize| {
+            address
+                .checked_sub(stack.ss_sp.addr())
+                .is_some_and(|used| (1..=stack.ss_size).contains(&used))
+        };
         on_it((&raw const self.0).addr()) && !on_it(self.rsp() as usize)
     }
 }
