@@ -8,7 +8,7 @@ use nix::libc;
 
 use crate::probe::{Cpu, WAYS, Way};
 use crate::stacks::{AlternateStack, without_alternate_stack};
-use crate::support::{is_child, rerun};
+use crate::support::{is_child, proc_status, rerun, until_blocking};
 use crate::{handle, limit_this_process, tracer};
 
 static CPU: std::sync::OnceLock<Cpu> = std::sync::OnceLock::new();
@@ -61,6 +61,15 @@ fn traced_child() {
         }
         drop(stack);
     }
+}
+
+/// The thread of a process that has a tracer.
+fn traced_thread(process: u32) -> Option<i32> {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).ok()?;
+    let threads = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    let is_traced =
+        |thread: &i32| proc_status(*thread as u32, "TracerPid").is_some_and(|tracer| tracer != "0");
+    threads.into_iter().find(is_traced)
 }
 
 /// The tracer's side: a thread of the child, which is stopped.
@@ -120,38 +129,29 @@ impl Stepped {
         }
     }
 
-    /// Steps until the gates have been on `before` instructions, and delivers a signal at that one. Tells whether there was one before the next mark.
-    fn interrupt_at(&mut self, gates: &std::ops::Range<u64>, before: u32) -> bool {
-        let (mut seen, mut signal) = (0, 0);
+    /// Lets it make its call, and steps from there on until the gates have been on `before` instructions. Tells whether
+    /// there are so many before the call is over.
+    fn is_at(&mut self, gates: &std::ops::Range<u64>, before: u32) -> bool {
+        self.request(libc::PTRACE_CONT, 0);
+        assert_eq!(self.stop(), Some(libc::SIGSYS));
+        // The instruction after the call.
+        let site = self.registers().rip;
+        let (mut seen, mut signal) = (0, libc::SIGSYS);
         loop {
             self.request(libc::PTRACE_SINGLESTEP, signal as usize);
-            signal = match self.stop().expect("there is a mark at the end") {
-                libc::SIGTRAP => 0,
-                other => other,
-            };
-            let registers = self.registers();
-            // The mark has the gates in its registers; a step does not stop at it otherwise.
-            if signal == 0
-                && (registers.rax, registers.rdx) == (gates.start, gates.end)
-                && self.is_mark(&registers)
-            {
+            signal = 0;
+            assert_eq!(self.stop(), Some(libc::SIGTRAP));
+            let place = self.registers().rip;
+            if place == site {
                 return false;
             }
-            if signal == 0 && gates.contains(&registers.rip) {
+            if gates.contains(&place) {
                 if seen == before {
                     return true;
                 }
                 seen += 1;
             }
         }
-    }
-
-    /// Whether the last instruction was a breakpoint.
-    fn is_mark(&self, registers: &libc::user_regs_struct) -> bool {
-        let place = std::ptr::without_provenance_mut::<u8>((registers.rip - 1) as usize);
-        // SAFETY: it reads the child's memory.
-        let word = unsafe { libc::ptrace(libc::PTRACE_PEEKTEXT, self.0, place, 0) };
-        word as u8 == 0xcc
     }
 }
 
@@ -165,8 +165,12 @@ fn a_signal_comes_at_each_instruction() {
     }
     let mut child = rerun(NAME).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdout = child.stdout.take().unwrap();
-    // The test runs on the first thread of a program that runs one test at a time.
-    let mut stepped = Stepped(child.id() as i32);
+    let mut traced = None;
+    until_blocking("a thread of the child is traced", || {
+        traced = traced_thread(child.id());
+        traced.is_some() || child.try_wait().unwrap().is_some()
+    });
+    let mut stepped = Stepped(traced.expect("the child lives"));
     let mut injected = Vec::new();
     assert_eq!(stepped.stop(), Some(libc::SIGTRAP));
     let registers = stepped.registers();
@@ -174,16 +178,17 @@ fn a_signal_comes_at_each_instruction() {
     'child: for _ in 0..4 {
         for before in 0.. {
             stepped.answer(true);
-            let last = !stepped.interrupt_at(&gates, before);
+            let last = !stepped.is_at(&gates, before);
+            gates = stepped
+                .next_mark(if last { 0 } else { libc::SIGUSR1 })
+                .expect("a mark");
             if last {
                 injected.push(before);
                 stepped.answer(false);
-            }
-            match stepped.next_mark(if last { 0 } else { libc::SIGUSR1 }) {
-                Some(next) => gates = next,
-                None => break 'child,
-            }
-            if last {
+                match stepped.next_mark(0) {
+                    Some(next) => gates = next,
+                    None => break 'child,
+                }
                 break;
             }
         }
