@@ -63,6 +63,7 @@ asm_tracer_sigsys_handler:
         global asm_tracer_gate_table:function hidden
         global asm_tracer_gate_recording_table:function hidden
         global asm_tracer_sigsys_entry:function hidden
+        global asm_tracer_sigsys_elsewhere:function hidden
 
 asm_tracer_gate_start:
 
@@ -208,4 +209,15 @@ asm_tracer_sigsys_entry:
         lea     rcx, [rsp + 8]
         call    [asm_tracer_sigsys_handler]
         add     rsp, 120
+        ret
+
+; Calls the function in r9 with the first four arguments, on the stack that ends at r8.
+        align 16
+asm_tracer_sigsys_elsewhere:
+        push    rbp
+        mov     rbp, rsp
+        mov     rsp, r8
+        call    r9
+        mov     rsp, rbp
+        pop     rbp
         ret

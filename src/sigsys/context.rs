@@ -126,14 +126,16 @@ impl Context {
 
     /// Tells whether the signal was delivered to the alternate stack while the program was not on it.
     pub(super) fn came_to_other_stack(&self) -> bool {
+        self.above_start((&raw const self.0).addr()).is_some()
+            && self.above_start(self.rsp() as usize).is_none()
+    }
+
+    /// How far an address is from where the alternate stack starts, if it is on it as the kernel sees it: a stack pointer
+    /// at the very end is.
+    pub(super) fn above_start(&self, address: usize) -> Option<usize> {
         let stack = &self.0.uc_stack;
-        // As the kernel sees it: a stack pointer at the very end is on it.
-        let on_it = |address: usize| {
-            address
-                .checked_sub(stack.ss_sp.addr())
-                .is_some_and(|used| (1..=stack.ss_size).contains(&used))
-        };
-        on_it((&raw const self.0).addr()) && !on_it(self.rsp() as usize)
+        let above = address.checked_sub(stack.ss_sp.addr())?;
+        (1..=stack.ss_size).contains(&above).then_some(above)
     }
 }
 

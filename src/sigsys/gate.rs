@@ -5,9 +5,14 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::atomic::{AtomicPtr, AtomicU64};
 
+use super::context::{Context, Info};
+use super::frame::Room;
 use super::record::Returned;
 use super::ring::Ring;
 use crate::syscall::raw;
+
+/// What `asm_tracer_sigsys_entry` calls.
+pub(super) type Handler = unsafe extern "C" fn(i32, *mut Info, *mut Context, *mut Room);
 
 #[cfg(not(asm_tracer_nasm))]
 std::arch::global_asm!(include_str!("../../asm/generated/gate.s"), options(raw));
@@ -26,6 +31,14 @@ unsafe extern "C" {
     fn asm_tracer_gate_table();
     fn asm_tracer_gate_recording_table();
     fn asm_tracer_sigsys_entry();
+    pub(super) fn asm_tracer_sigsys_elsewhere(
+        signal: i32,
+        info: *mut Info,
+        context: *mut Context,
+        room: *mut Room,
+        stack: u64,
+        handler: Handler,
+    );
 }
 
 /// How many places of the program that make calls have an entry of their own; see `gate.asm`.

@@ -11,13 +11,13 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
 use super::context::{SIGSYS, SIGSYS_BIT};
 use super::doorbell::Doorbell;
-use super::handler::{ALLOWED_CALLS, SERVED, SERVED_CALLS, TRACED, handle, thread_id};
+use super::handler::{ALLOWED_CALLS, SERVED, SERVED_CALLS, TRACED, thread_id};
 use super::record::{Record, Returned};
 use super::ring::Ring;
 use super::shared::{Consumer, Hook, Shared};
 use super::spread::Spread;
 use super::threads::Threads as ThreadSet;
-use super::{drain, gate, masks};
+use super::{drain, gate, masks, stacks};
 use crate::error::{Error, Result};
 use crate::filter::{Filter, Handler, Program, Purpose, Threads, install};
 use crate::reaper::all_but_sigsys;
@@ -113,6 +113,7 @@ impl Plan {
             spread: Spread::new(),
             process: std::process::id(),
             alive: wiped_on_fork().map_err(|error| Error::os("mapping a page", error.errno()))?,
+            stacks: stacks::Stacks::new().map_err(|error| Error::os("mapping stacks", error.errno()))?,
             own_action: before.map(AtomicU64::new),
             refused_rewrites: AtomicU64::new(0),
             full_tables: AtomicU64::new(0),
@@ -149,7 +150,7 @@ impl Plan {
             .iter()
             .fold(SIGSYS_BIT, |open, signal| open | 1 << (signal - 1));
         [
-            gate::entry(handle as *mut ()),
+            gate::entry(stacks::enter as *mut ()),
             flags | RESTORER,
             gate::restorer(),
             !open,

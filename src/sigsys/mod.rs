@@ -79,6 +79,7 @@ mod record;
 mod ring;
 mod shared;
 mod spread;
+mod stacks;
 mod threads;
 mod tracer;
 mod user;

@@ -7,6 +7,7 @@ use super::doorbell::Doorbell;
 use super::record::{Record, Returned};
 use super::ring::{Reader, Ring};
 use super::spread::Spread;
+use super::stacks::Stacks;
 use super::threads::Threads;
 use crate::notify::TrappedSyscall;
 
@@ -50,6 +51,7 @@ pub(super) struct Shared {
     pub(super) process: u32,
     /// Not 0 in the process that was traced; a forked one finds 0.
     pub(super) alive: &'static AtomicU32,
+    pub(super) stacks: Stacks,
     /// The SIGSYS handler that the program believes to have: handler, flags, restorer, mask.
     pub(super) own_action: [AtomicU64; 4],
     pub(super) refused_rewrites: AtomicU64,
