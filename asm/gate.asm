@@ -5,8 +5,9 @@
 ;            thread's own stack, mask and alternate stack.
 ; In:        the registers of the call, set by the return from the handler; rcx = the place, r11 = the flags, which is
 ;            what lets that return be a fast one
-; Out:       rax = the result; rcx = the instruction after the original call, r11 = the flags, as the kernel leaves them.
-;            Everything else is as the program had it.
+; Out:       rax = the result; r11 = the flags, as the kernel leaves them; rcx = the instruction after the original call
+;            where the call was changed, and after the one in the table otherwise. Everything else is as the program
+;            had it.
 ; Clobbered: nothing else. The flags are the program's, so nothing here writes them without restoring them.
 ;
 ; Why not Rust: the address of each SYSCALL instruction is what the filter goes by, and the stack is not ours to use: the

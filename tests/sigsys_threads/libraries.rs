@@ -116,8 +116,8 @@ fn threads() -> Vec<i32> {
 }
 
 // P32: a handler finds the stack of the program as if the call had been made in its place, but for the innermost address,
-// which is in the gate. Frame pointers lead to the caller, whose own caller is where the frame says: one function, the
-// one that made the call, shows only by its frame. An unwinder that goes by tables ends at the gate, which has none.
+// which is in the gate. So frame pointers lead to the caller of the function that made the call, which itself is missing.
+// An unwinder that goes by tables ends at the gate, which has none.
 #[test]
 fn a_handler_sees_the_frames_of_a_traced_call() {
     static PLACE: AtomicU64 = AtomicU64::new(0);

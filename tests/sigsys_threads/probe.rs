@@ -305,7 +305,8 @@ impl Cpu {
             red_zone: std::array::from_fn(|_| next()),
             rsp: 0,
         };
-        let mut extended = Extended {
+        // What the CPU does not have stays as it is.
+        let extended = Extended {
             vectors: std::array::from_fn(|_| std::array::from_fn(|_| next())),
             opmasks: std::array::from_fn(|_| next()),
             // Everything masked; rounding and flushing as it comes.
@@ -316,8 +317,6 @@ impl Cpu {
             pkru: self.keys.map_or(0, |keys| keys | (next() as u32 & 3) << 2),
             padding: 0,
         };
-        // What the CPU does not have stays as it is.
-        extended.padding = 0;
         let mut probe = Probe {
             general,
             extended,
@@ -363,6 +362,7 @@ impl Cpu {
         if probe.r11 != general.flags {
             return Err(format!("{way:?}, {seed}: r11 is {:#x}", probe.r11));
         }
+        // From the table it is where the call was made after all, as `rcx` is nobody's after a call.
         if way != Way::Plain && probe.rcx != probe.site {
             return Err(format!("{way:?}, {seed}: rcx is {:#x}", probe.rcx));
         }

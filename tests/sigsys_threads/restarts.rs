@@ -278,7 +278,7 @@ global_asm!(
     "ret",
 );
 
-// P30: a handler that goes on elsewhere by changing what it returns to, from where the call is about to be made.
+// P29, P30: a handler that goes on elsewhere by changing what it returns to, which is in the gate.
 #[test]
 fn a_handler_sends_the_thread_elsewhere() {
     unsafe extern "C" {
