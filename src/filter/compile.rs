@@ -39,6 +39,8 @@ pub(crate) struct Handler<'a> {
     pub(crate) allowed: &'a [Sysno],
     /// Calls that raise it whether they are trapped or allowed.
     pub(crate) always: &'a [Sysno],
+    /// Numbers of i386 that don't exist for this process, where calls of i386 are allowed.
+    pub(crate) refused_i386: &'a [u32],
     /// What the handler finds in `si_errno` for a call that is trapped, and for one that raises it in any case.
     pub(crate) data: [u16; 2],
 }
@@ -93,6 +95,27 @@ impl Purpose<'_> {
         }
     }
 
+    /// Writes what happens to calls of i386.
+    fn write_foreign(self, program: &mut Assembler, value: u32) -> Label {
+        let leaf = program.ret(value);
+        let Self::Handler(handler) = self else {
+            return leaf;
+        };
+        // A handler can't answer them, and some would keep it from ever being called again.
+        let refused = program.ret(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
+        let numbers = handler
+            .refused_i386
+            .iter()
+            .filter(|_| value == libc::SECCOMP_RET_ALLOW);
+        let chain = numbers.fold(leaf, |next, number| {
+            program.jump(Jump::Equal, *number, refused, next)
+        });
+        match chain == leaf {
+            true => leaf,
+            false => program.load(leaf::NUMBER, chain),
+        }
+    }
+
     /// Writes a way past a leaf.
     fn write_exemption(self, program: &mut Assembler, leaf: Label) -> Label {
         let allow = program.ret(libc::SECCOMP_RET_ALLOW);
@@ -140,7 +163,7 @@ impl Filter {
         }
         let search = search(&mut program, &ranges);
         let number = program.load(leaf::NUMBER, search);
-        let foreign = program.ret(foreign);
+        let foreign = purpose.write_foreign(&mut program, foreign);
         let arch = program.jump(Jump::Equal, AUDIT_ARCH_X86_64, number, foreign);
         let entry = program.load(leaf::ARCH, arch);
         let instructions = program.finish(entry);

@@ -87,6 +87,7 @@ impl Plan {
             places: &gate::places(),
             allowed: &ALLOWED_CALLS,
             always: &always,
+            refused_i386: &masks::CARRIERS_OF_I386,
             data: [TRACED, SERVED],
         }))
     }

@@ -27,6 +27,13 @@ pub(super) const CARRIERS: [Sysno; 9] = [
     Sysno::io_pgetevents,
 ];
 
+/// The same by their numbers of i386, which the handler can't serve: `sigaction`, `ssetmask`, `sigsuspend`, `sigreturn`,
+/// `sigprocmask`, `rt_sigreturn`, `rt_sigaction`, `rt_sigprocmask`, `rt_sigsuspend`, `pselect6`, `ppoll`, `epoll_pwait`,
+/// `io_pgetevents`, those of the last four that take 64-bit times or are newer, and `io_uring_enter`.
+pub(super) const CARRIERS_OF_I386: [u32; 18] = [
+    67, 69, 72, 119, 126, 173, 174, 175, 179, 308, 309, 319, 385, 413, 414, 416, 426, 441,
+];
+
 const MASK_SIZE: i64 = 8;
 const fn bit(signal: i32) -> u64 {
     1 << (signal - 1)

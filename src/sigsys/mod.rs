@@ -13,7 +13,8 @@
 //! **By default, a process that traces itself can't execute programs: `execve(2)` and `execveat(2)` fail with `EPERM`**, also in the
 //! children of `std::process::Command`, which reports it. The filter survives an execution and the handler doesn't, so that the
 //! new program would die of `SIGSYS` at its first traced call, with nobody to tell why.
-//! [`allow_exec`](Builder::allow_exec) lets them through nevertheless. A [`Command`](crate::Command) of this library is
+//! [`allow_exec`](Builder::allow_exec) lets them through nevertheless; since calls that set signal masks and handlers are always
+//! trapped, that is for programs that do neither. A [`Command`](crate::Command) of this library is
 //! no way around: its child dies, or its program does.
 //!
 //! # What is traced besides
@@ -25,7 +26,7 @@
 //!
 //! Calls that this library makes itself are not traced, nor are those through [`syscall`](crate::syscall). The vDSO (`clock_gettime`
 //! and its like) and the operations of an `io_uring` make no system calls that could be. Calls through the i386 ABI are let
-//! through.
+//! through, but for those that set signal masks and handlers, which fail with `ENOSYS`.
 //!
 //! A forked process is not recorded and has no hook, and its calls run. A child that shares the memory until it executes is
 //! traced as a thread is.

@@ -57,7 +57,8 @@ impl Builder {
     }
 
     /// Decides whether `execve(2)` and `execveat(2)` run. By default they fail with `EPERM`: the filter survives an
-    /// execution and its handler doesn't, so that the first trapped call of the new program kills it.
+    /// execution and its handler doesn't, so that the first trapped call of the new program kills it, and those that set
+    /// signal masks and handlers are always trapped.
     pub fn allow_exec(mut self, allow: bool) -> Self {
         self.plan.allow_exec = allow;
         self
