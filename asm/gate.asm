@@ -80,6 +80,9 @@ asm_tracer_gate_restorer:
 %macro RECORD_RESULT 0
         lea     rsp, [rsp - 128]
         push    rax
+        lahf                            ; not pushfq: popfq would set the flag by which somebody steps through this
+        seto    al
+        push    rax
         push    rdx
         push    rsi
         push    rdi
@@ -115,7 +118,7 @@ asm_tracer_gate_restorer:
         mov     rax, [rsp + 8]
         mov     rax, [rax]
         mov     [rsi + SLOT_SITE], rax
-        mov     rax, [rsp + 48]
+        mov     rax, [rsp + 56]
         mov     [rsi + SLOT_VALUE], rax
         mov     eax, r8d
         shr     eax, 1
@@ -144,8 +147,9 @@ asm_tracer_gate_restorer:
         pop     rsi
         pop     rdx
         pop     rax
-        push    r11
-        popfq
+        add     al, 127                 ; overflows if there was one
+        sahf
+        pop     rax
         lea     rsp, [rsp + 128]
 %endmacro
 
