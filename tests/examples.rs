@@ -16,6 +16,8 @@ mod output;
 mod programs;
 #[path = "examples/signals.rs"]
 mod signals;
+#[path = "examples/tracing_itself.rs"]
+mod tracing_itself;
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
