@@ -1,4 +1,4 @@
-//! Real uses: a server, a pool of threads, a program that allocates.
+//! Real uses: a server and a pool of threads.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -150,50 +150,4 @@ fn a_traced_pool_of_threads_does_all_of_its_work() {
         let statistics = tracer.statistics();
         assert!(statistics.settled <= statistics.attempts);
     });
-}
-
-// P34
-#[test]
-fn a_program_that_allocates_all_the_time_is_traced() {
-    in_process_of_its_own(
-        "programs::a_program_that_allocates_all_the_time_is_traced",
-        || {
-            let calls = [
-                Sysno::brk,
-                Sysno::mmap,
-                Sysno::munmap,
-                Sysno::mremap,
-                Sysno::madvise,
-                Sysno::mprotect,
-            ];
-            let tracer = Tracer::builder().trap(calls).capacity(1 << 16).install().unwrap();
-            let allocate = |seed: usize| {
-                let mut kept = Vec::new();
-                for round in 0..300 {
-                    let size = (seed * 7919 + round * 104_729) % 400_000 + 1;
-                    kept.push(vec![round as u8; size]);
-                    if round % 3 == 0 {
-                        kept.swap_remove(round / 2 % kept.len());
-                    }
-                    if let Some(last) = kept.last_mut() {
-                        last.extend(std::iter::repeat_n(1, size / 2));
-                    }
-                }
-                kept.iter().all(|data| !data.is_empty())
-            };
-            std::thread::scope(|scope| {
-                let threads: Vec<_> = (0..8).map(|seed| scope.spawn(move || allocate(seed))).collect();
-                assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
-            });
-            let mut events = tracer.drain().unwrap();
-            events.extend(tracer.drain().unwrap());
-            assert!(
-                events.len() > 100 && crate::calls(&events, Sysno::mmap) > 0,
-                "{}",
-                events.len()
-            );
-            let statistics = tracer.statistics();
-            assert!(statistics.attempts >= events.len() as u64, "{statistics:?}");
-        },
-    );
 }
