@@ -32,7 +32,7 @@ pub(super) fn run(shared: &'static Shared, ready: impl FnOnce()) {
     let mut naps = NAPS;
     loop {
         let moved = drain.round();
-        naps = if moved > 0 { 0 } else { naps + 1 };
+        naps = if moved > 0 { 0 } else { naps.saturating_add(1) };
         if moved > WORTH_A_NAP / 4 {
             continue;
         }
