@@ -31,9 +31,27 @@ impl Info {
         (self.code == SYS_SECCOMP).then_some(self.errno as u16)
     }
 
-    /// Tells whether the signal was sent to this very thread (`tgkill(2)`).
-    pub(super) fn was_sent_here(&self) -> bool {
-        self.code == libc::SI_TKILL
+    /// What a signal carries to another thread of this process (`rt_tgsigqueueinfo(2)`).
+    pub(super) fn with_value(value: u64) -> SentInfo {
+        SentInfo {
+            info: Self {
+                signal: SIGSYS,
+                errno: 0,
+                code: libc::SI_QUEUE,
+                _padding: 0,
+                call_address: u64::from(std::process::id()),
+                number: value as u32 as i32,
+                arch: (value >> 32) as u32,
+            },
+            _rest: [0; 12],
+        }
+    }
+
+    /// What it carries, if it was sent so.
+    pub(super) fn sent_value(&self) -> Option<u64> {
+        // It is where a filter's signal has these two.
+        let value = u64::from(self.number.cast_unsigned()) | u64::from(self.arch) << 32;
+        (self.code == libc::SI_QUEUE).then_some(value)
     }
 
     /// The address after the instruction, by which alone a place is known: the kernel may have put the program back by
@@ -46,6 +64,15 @@ impl Info {
         self.number.into()
     }
 }
+
+/// The whole of it, as the kernel reads it.
+#[repr(C)]
+pub(super) struct SentInfo {
+    info: Info,
+    _rest: [u64; 12],
+}
+
+const _: () = assert!(size_of::<SentInfo>() == size_of::<libc::siginfo_t>());
 
 /// The registers, the mask and the stack that the return from the handler sets.
 #[repr(transparent)]

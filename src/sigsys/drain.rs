@@ -249,7 +249,7 @@ fn is_gone(thread: u32) -> bool {
 }
 
 /// Tells whether a thread is dead and waits to be reaped.
-fn is_zombie(thread: u32) -> bool {
+pub(super) fn is_zombie(thread: u32) -> bool {
     let mut path = *b"/proc/0000000/stat\0";
     let mut rest = thread;
     for digit in path[6..13].iter_mut().rev() {

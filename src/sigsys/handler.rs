@@ -48,11 +48,11 @@ const NO_ENTRY: i32 = Errno::EAGAIN as i32;
 pub(super) unsafe extern "C" fn handle(signal: i32, info: *mut Info, context: *mut Context, room: *mut Room) {
     let Some(shared) = Shared::get() else { return };
     // SAFETY: the kernel made both for this handler.
-    let (data, sent_here, site, number, registers) = unsafe {
+    let (data, to_spread, site, number, registers) = unsafe {
         let info = &*info;
         (
             info.data(),
-            info.was_sent_here(),
+            spread::is_sent_by_us(info),
             info.site(),
             info.number(),
             &mut *context,
@@ -61,7 +61,12 @@ pub(super) unsafe extern "C" fn handle(signal: i32, info: *mut Info, context: *m
     let traced = match data {
         Some(TRACED) => true,
         Some(SERVED) => false,
-        _ if sent_here && shared.spread.arrived() => return,
+        _ if to_spread => {
+            shared.spread.arrived();
+            // A call that opens the mask while it sleeps was interrupted, and has another put back.
+            registers.set_mask(registers.mask() & !SIGSYS_BIT);
+            return;
+        }
         _ => {
             // SAFETY: they are a handler's arguments still.
             unsafe {

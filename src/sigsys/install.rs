@@ -70,7 +70,7 @@ impl Plan {
         })?;
         if self.threads == Threads::All {
             // Who has the filter already keeps it, and with it the handler.
-            shared.spread.to_all(&program, drain).inspect_err(|_| stop())?;
+            shared.spread.to_all(program, drain).inspect_err(|_| stop())?;
             // Without the restarts, which were for the calls that this has interrupted.
             set_action(self.action(0))?;
         }
@@ -246,8 +246,11 @@ fn threads_that_block_sigsys() -> Result<Vec<i32>> {
     let mut closed = Vec::new();
     for task in std::fs::read_dir("/proc/self/task").map_err(failed)? {
         let path = task.map_err(failed)?.path();
-        // One that has ended meanwhile blocks nothing.
+        // One that has ended meanwhile blocks nothing, nor does the first thread that has ended before the others.
         let status = std::fs::read_to_string(path.join("status")).unwrap_or_default();
+        if status.contains("\nState:\tZ") {
+            continue;
+        }
         let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
         let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
         let thread = path

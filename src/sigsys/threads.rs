@@ -37,6 +37,15 @@ impl Threads {
         }
     }
 
+    /// Removes all of them.
+    pub(super) fn take(&self) -> impl Iterator<Item = u32> {
+        let taken = self.places.iter().map(|place| match place.load(Relaxed) {
+            0 => 0,
+            _ => place.swap(0, AcqRel),
+        });
+        taken.filter(|thread| *thread != 0)
+    }
+
     pub(super) fn contains(&self, thread: u32) -> bool {
         self.window(thread).any(|place| place.load(Acquire) == thread)
     }
@@ -53,10 +62,14 @@ mod tests {
             assert!(threads.insert(thread) && !threads.insert(thread));
             assert!(threads.contains(thread) && !threads.contains(thread + 1));
         }
-        for thread in 1..200 {
+        for thread in 1..100 {
             threads.remove(thread);
             assert!(!threads.contains(thread));
         }
+        let mut rest: Vec<_> = threads.take().collect();
+        rest.sort_unstable();
+        assert!(rest.into_iter().eq(100..200));
+        assert_eq!(threads.take().count(), 0);
     }
 
     #[test]
