@@ -27,8 +27,9 @@ use crate::syscall;
 ///
 /// The stream ends once the [`Tracer`](super::Tracer) was dropped and what it had recorded was read.
 pub struct Events {
-    consumer: Lease,
+    /// Given up before the lease, since the next one registers the same descriptor.
     readiness: AsyncFd<Arc<OwnedFd>>,
+    consumer: Lease,
     waker: Option<Arc<QuietWaker>>,
     ended: bool,
 }

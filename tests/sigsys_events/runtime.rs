@@ -250,3 +250,26 @@ fn outside_of_a_runtime_there_is_no_stream_and_another_can_be_had() {
         },
     );
 }
+
+#[test]
+fn a_stream_can_be_had_as_soon_as_another_is_given_up() {
+    in_process_of_its_own(
+        "runtime::a_stream_can_be_had_as_soon_as_another_is_given_up",
+        || {
+            let tracer = Tracer::builder().trap(Sysno::getppid).install().unwrap();
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            let taken = || loop {
+                let _inside = runtime.enter();
+                match tracer.events() {
+                    Err(Error::EventsTaken) => std::hint::spin_loop(),
+                    other => break other.unwrap(),
+                }
+            };
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| (0..20_000).for_each(|_| drop(taken())));
+                }
+            });
+        },
+    );
+}
