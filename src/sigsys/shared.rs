@@ -134,7 +134,12 @@ impl Shared {
 
     /// Whether calls are recorded in this process, which may be a forked one.
     pub(super) fn is_recording(&self) -> bool {
-        self.recording.load(Relaxed) && self.alive.load(Relaxed) != 0
+        self.recording.load(Relaxed) && self.is_original()
+    }
+
+    /// Whether this is the process that was traced, and not a forked one.
+    pub(super) fn is_original(&self) -> bool {
+        self.alive.load(Relaxed) != 0
     }
 
     pub(super) fn ring_of(&self, thread: u32) -> Option<&Ring<Record>> {

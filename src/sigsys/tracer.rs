@@ -170,12 +170,17 @@ impl Tracer {
         Events::new(self.shared)
     }
 
-    /// Takes all events of calls that were made before, without a runtime.
+    /// Takes all events of calls that were made before, without a runtime. In a forked process there are none: those that
+    /// were not read yet are its parent's.
     ///
     /// # Errors
     ///
     /// [`Error::EventsTaken`] while there is a stream of them.
     pub fn drain(&self) -> Result<Vec<Event>> {
+        // Another thread may have been reading when the process forked, and is not here to finish.
+        if !self.shared.is_original() {
+            return Ok(Vec::new());
+        }
         let consumer = Lease::take(self.shared)?;
         let (wanted, start) = (self.shared.attempts(), Instant::now());
         let mut events = Vec::new();

@@ -62,6 +62,27 @@ fn a_forked_child_is_not_traced_and_runs() {
     });
 }
 
+// P39: a forked process has a copy of what its parent is to read.
+#[test]
+fn a_forked_child_finds_no_events() {
+    in_process_of_its_own("children::a_forked_child_finds_no_events", || {
+        let tracer = Tracer::builder().trap(Sysno::getppid).install().unwrap();
+        getppid(1);
+        // SAFETY: the child has a look and exits.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                let none = tracer.drain().is_ok_and(|events| events.is_empty());
+                // SAFETY: ends the child.
+                unsafe { libc::_exit(if none { 7 } else { 1 }) };
+            }
+            ForkResult::Parent { child } => {
+                assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 7));
+            }
+        }
+        assert_eq!(tracer.drain().unwrap().len(), 1);
+    });
+}
+
 extern "C" fn call_for_ever(_: *mut libc::c_void) -> i32 {
     loop {
         // Not the C library's, which would write `errno` where the parent has its own.
