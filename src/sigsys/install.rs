@@ -73,6 +73,9 @@ impl Plan {
             shared.spread.to_all(program, drain).inspect_err(|_| stop())?;
             // Without the restarts, which were for the calls that this has interrupted.
             set_action(self.action(0))?;
+            // A thread that had no filter yet may have set another handler. Nobody can any more.
+            masks::open_handlers(&mut Vec::new())
+                .map_err(|error| Error::os("opening signal handlers", error.errno()))?;
         }
         let _ = shared.consumer.event.set(Arc::new(OwnedFd::from(event)));
         Ok(shared)
