@@ -11,6 +11,7 @@ mod bare;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use asm_tracer::sigsys::Tracer;
@@ -20,18 +21,27 @@ use support::paired::paired;
 
 /// Tells this program what to be measured as.
 const ROLE: &str = "ASM_TRACER_BENCH_ROLE";
+/// Tells it how many threads are to make the calls.
+const THREADS: &str = "ASM_TRACER_BENCH_THREADS";
 
 /// A process that makes as many calls as it is told, and says how long they took.
 struct Subject {
     child: Child,
     orders: ChildStdin,
     results: BufReader<ChildStdout>,
+    /// How many calls there was no room for in the last measurement.
+    lost: u64,
 }
 
 impl Subject {
     fn start(role: &str) -> Self {
+        Self::start_with(role, 1)
+    }
+
+    fn start_with(role: &str, threads: u64) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .env(ROLE, role)
+            .env(THREADS, threads.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -41,6 +51,7 @@ impl Subject {
             child,
             orders,
             results: BufReader::new(results),
+            lost: 0,
         }
     }
 
@@ -48,7 +59,9 @@ impl Subject {
         writeln!(self.orders, "{calls}").unwrap();
         let mut line = String::new();
         self.results.read_line(&mut line).unwrap();
-        Duration::from_nanos(line.trim().parse().unwrap())
+        let (took, lost) = line.trim().split_once(' ').unwrap();
+        self.lost = lost.parse().unwrap();
+        Duration::from_nanos(took.parse().unwrap())
     }
 }
 
@@ -109,19 +122,52 @@ fn be(role: &str) {
     // SAFETY: asks for a number.
     let call = |number: i64| unsafe { libc::syscall(number, 1, 2, 3, 4, 5, 6) };
     let (number, tracer) = prepare(role);
+    let threads: u64 = std::env::var(THREADS).unwrap().parse().unwrap();
+    let dropped = || tracer.as_ref().map_or(0, |tracer| tracer.statistics().dropped);
     for line in std::io::stdin().lines() {
         let calls: u64 = line.unwrap().parse().unwrap();
-        let start = Instant::now();
-        for _ in 0..calls {
-            call(number);
-        }
-        let took = start.elapsed();
+        let make = || {
+            for _ in 0..calls {
+                call(number);
+            }
+        };
+        let before = dropped();
+        let took = match threads {
+            1 => timed(make),
+            _ => together(threads, make),
+        };
+        let lost = dropped() - before;
         if let Some(tracer) = &tracer {
             // So that there is room for the next sample; the losses of this one are none of its cost.
             tracer.drain().unwrap();
         }
-        println!("{}", took.as_nanos());
+        println!("{} {lost}", took.as_nanos());
     }
+}
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
+}
+
+/// From when all threads are there until the last one is done.
+fn together(threads: u64, work: impl Fn() + Sync) -> Duration {
+    let barrier = Barrier::new(threads as usize + 1);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads)
+            .map(|_| {
+                scope.spawn(|| {
+                    barrier.wait();
+                    work();
+                })
+            })
+            .collect();
+        timed(|| {
+            barrier.wait();
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+        })
+    })
 }
 
 fn sigsys(criterion: &mut Criterion) {
@@ -147,7 +193,22 @@ fn sigsys(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, sigsys);
+/// Many threads at once: calls in a second, with and without the ring, and how many of the recorded calls it had no room for.
+fn producers(_: &mut Criterion) {
+    const EACH: u64 = 100_000;
+    for threads in [1, 2, 8] {
+        for role in ["bare gate", "ring"] {
+            let mut subject = Subject::start_with(role, threads);
+            subject.measure(EACH / 10);
+            let took = subject.measure(EACH);
+            let rate = (threads * EACH) as f64 / took.as_secs_f64();
+            let lost = subject.lost as f64 / (threads * EACH) as f64 * 100.0;
+            println!("sigsys/{threads} producers, {role}: {rate:.0} calls/s, {lost:.1} % lost");
+        }
+    }
+}
+
+criterion_group!(benches, sigsys, producers);
 
 fn main() {
     if let Ok(role) = std::env::var(ROLE) {
