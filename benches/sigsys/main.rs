@@ -12,6 +12,7 @@ mod bare;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use asm_tracer::sigsys::Tracer;
@@ -21,7 +22,7 @@ use support::paired::paired;
 
 /// Tells this program what to be measured as.
 const ROLE: &str = "ASM_TRACER_BENCH_ROLE";
-/// Tells it how many threads are to make the calls.
+/// Tells it how many threads are to make the calls while another one reads the events; 0 if it is the first one, and nobody reads.
 const THREADS: &str = "ASM_TRACER_BENCH_THREADS";
 
 /// A process that makes as many calls as it is told, and says how long they took.
@@ -35,7 +36,7 @@ struct Subject {
 
 impl Subject {
     fn start(role: &str) -> Self {
-        Self::start_with(role, 1)
+        Self::start_with(role, 0)
     }
 
     fn start_with(role: &str, threads: u64) -> Self {
@@ -133,8 +134,13 @@ fn be(role: &str) {
         };
         let before = dropped();
         let took = match threads {
-            1 => timed(make),
-            _ => together(threads, make),
+            0 => timed(make),
+            _ => together(threads, make, || {
+                if let Some(tracer) = &tracer {
+                    tracer.drain().unwrap();
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }),
         };
         let lost = dropped() - before;
         if let Some(tracer) = &tracer {
@@ -152,9 +158,14 @@ fn timed(work: impl FnOnce()) -> Duration {
 }
 
 /// From when all threads are there until the last one is done.
-fn together(threads: u64, work: impl Fn() + Sync) -> Duration {
-    let barrier = Barrier::new(threads as usize + 1);
+fn together(threads: u64, work: impl Fn() + Sync, read: impl Fn() + Sync) -> Duration {
+    let (barrier, done) = (Barrier::new(threads as usize + 1), AtomicBool::new(false));
     std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                read();
+            }
+        });
         let threads: Vec<_> = (0..threads)
             .map(|_| {
                 scope.spawn(|| {
@@ -163,10 +174,12 @@ fn together(threads: u64, work: impl Fn() + Sync) -> Duration {
                 })
             })
             .collect();
-        timed(|| {
+        let took = timed(|| {
             barrier.wait();
             threads.into_iter().for_each(|thread| thread.join().unwrap());
-        })
+        });
+        done.store(true, Ordering::Relaxed);
+        took
     })
 }
 
