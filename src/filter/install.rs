@@ -132,6 +132,10 @@ pub(crate) fn install(program: &Program, flags: libc::c_ulong) -> Result<RawFd> 
         Ok(fd) => Ok(fd as RawFd),
         Err(Errno::EBUSY) => Err(Error::NestedListener),
         Err(Errno::ESRCH) => Err(Error::DifferentFilters),
+        Err(Errno::ENOSYS) => Err(Error::Unsupported {
+            feature: "filters for system calls (`seccomp(2)`)",
+            since: "3.17",
+        }),
         Err(errno) => Err(Error::os("installing the filter", errno)),
     }
 }

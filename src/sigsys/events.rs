@@ -25,7 +25,8 @@ use crate::syscall;
 /// like, and eventfds) on the threads that this stream was polled on don't wake it: they come with the next event of
 /// another kind, or when they are many. So a process that has nothing else to do comes to rest.
 ///
-/// The stream ends once the [`Tracer`](super::Tracer) was dropped and what it had recorded was read.
+/// The stream ends once the [`Tracer`](super::Tracer) was dropped and what it had recorded was read, and at once in a
+/// process that was forked from the traced one.
 pub struct Events {
     /// Given up before the lease, since the next one registers the same descriptor.
     readiness: AsyncFd<Arc<OwnedFd>>,
@@ -104,6 +105,9 @@ impl Events {
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         let share = ready!(coop::poll_proceed(cx));
         let shared = self.consumer.0;
+        if !shared.is_original() {
+            return Poll::Ready(None);
+        }
         loop {
             if let Some(record) = self.consumer.pop() {
                 share.made_progress();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
@@ -116,7 +117,13 @@ impl Plan {
             quiet: ThreadSet::new(),
             spread: Spread::new(),
             process: std::process::id(),
-            alive: wiped_on_fork().map_err(|error| Error::os("mapping a page", error.errno()))?,
+            alive: wiped_on_fork().map_err(|error| match error.errno() {
+                Errno::EINVAL => Error::Unsupported {
+                    feature: "memory that a fork empties (`MADV_WIPEONFORK`)",
+                    since: "4.14",
+                },
+                errno => Error::os("mapping a page", errno),
+            })?,
             stacks: stacks::Stacks::new().map_err(|error| Error::os("mapping stacks", error.errno()))?,
             own_action: before.map(AtomicU64::new),
             refused_rewrites: AtomicU64::new(0),

@@ -66,7 +66,8 @@ impl Builder {
 
     /// Decides whether the results of calls are recorded as well, as [`Event::Returned`]. Off by default.
     ///
-    /// They come some milliseconds later, or with the next call. There are none of calls that never return
+    /// They come some milliseconds later, or with the next call; for them, a thread of this library looks a hundred times a
+    /// second. There are none of calls that never return
     /// (`exit_group`, an execution), that the hook gave a result, and of those that leave or take away the stack: `clone`,
     /// `clone3`, `vfork`, `munmap`, `mremap`. Nor is there one where a handler of the program jumps away.
     pub fn results(mut self, record: bool) -> Self {
@@ -90,7 +91,7 @@ impl Builder {
     /// [`Error::InvalidFilter`] if nothing is traced or a number has no name, [`Error::InvalidCapacity`],
     /// [`Error::AlreadyTracing`] if this process was made to trace itself before, [`Error::SigsysTaken`] if it has a
     /// handler for `SIGSYS`, [`Error::SigsysBlocked`] if all threads are to be traced and one blocks that signal,
-    /// [`Error::Io`] if the kernel refuses. Nothing is installed then, except where a thread begins to block the signal in the
+    /// [`Error::Unsupported`] on a kernel that lacks a feature, [`Error::Io`] if it refuses. Nothing is installed then, except where a thread begins to block the signal in the
     /// middle of it: those that have the filter keep it, and their calls run.
     pub fn install(self) -> Result<Tracer> {
         let filter = &self.plan.filter;
@@ -111,7 +112,8 @@ fn is_known(number: i64) -> bool {
 
 /// The tracing of this process.
 ///
-/// Dropping it ends the recording and the hook. The filter can't be taken off: calls that it traps still come to the
+/// Dropping it ends the recording and the hook; a call that is being made at that moment may still be recorded and not be
+/// told of. The filter can't be taken off: calls that it traps still come to the
 /// handler, which lets them run.
 ///
 /// # Examples

@@ -246,9 +246,12 @@ fn events_are_read_by_one_at_a_time_and_in_a_runtime() {
 /// Installs under a filter that refuses this call with this error.
 fn under(number: Sysno, errno: Errno) {
     Filter::new().errno(number, errno).install().unwrap();
-    for threads in [Threads::Calling, Threads::Calling] {
+    for threads in [Threads::Calling, Threads::All] {
         let error = refused(Tracer::builder().trap(Sysno::getppid).threads(threads));
-        assert!(matches!(error, Error::Io { .. }), "{error:?}");
+        match errno {
+            Errno::ENOSYS => assert!(matches!(error, Error::Unsupported { .. }), "{error:?}"),
+            _ => assert!(matches!(error, Error::Io { .. }), "{error:?}"),
+        }
         assert_eq!(error.errno(), Some(errno));
     }
     assert_ne!(call(Sysno::getppid, &[]), ANSWER);
@@ -267,6 +270,20 @@ fn a_kernel_that_does_not_know_filters_is_an_error() {
 #[test]
 fn a_kernel_that_does_not_know_the_call_is_an_error() {
     alone(|| under(Sysno::seccomp, Errno::ENOSYS));
+}
+
+#[test]
+fn a_kernel_that_can_not_empty_memory_on_a_fork_is_an_error() {
+    alone(|| {
+        let wipe = [arg(2).eq(libc::MADV_WIPEONFORK as u64)];
+        let filter = Filter::new().rule(Sysno::madvise, wipe, Action::Errno(Errno::EINVAL));
+        filter.install().unwrap();
+        let error = refused(Tracer::builder().trap(Sysno::getppid));
+        assert!(
+            matches!(error, Error::Unsupported { since: "4.14", .. }),
+            "{error:?}"
+        );
+    });
 }
 
 #[test]

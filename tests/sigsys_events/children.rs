@@ -83,6 +83,35 @@ fn a_forked_child_finds_no_events() {
     });
 }
 
+// P39
+#[test]
+fn a_stream_ends_in_a_forked_child() {
+    use futures::FutureExt;
+    in_process_of_its_own("children::a_stream_ends_in_a_forked_child", || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_all().build().unwrap();
+        let tracer = Tracer::builder().trap(Sysno::getppid).install().unwrap();
+        let mut events = runtime.block_on(async { tracer.events().unwrap() });
+        getppid(1);
+        // SAFETY: the child looks at the stream and exits.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                let ended = events.next().now_or_never() == Some(None);
+                // SAFETY: ends the child.
+                unsafe { libc::_exit(if ended { 7 } else { 1 }) };
+            }
+            ForkResult::Parent { child } => {
+                assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 7));
+            }
+        }
+        let event = runtime.block_on(crate::support::within("the event", events.next()));
+        assert!(
+            matches!(event, Some(Event::Call(call)) if call.syscall.args[0] == 1),
+            "{event:?}"
+        );
+    });
+}
+
 extern "C" fn call_for_ever(_: *mut libc::c_void) -> i32 {
     loop {
         // Not the C library's, which would write `errno` where the parent has its own.
