@@ -43,6 +43,10 @@ impl Plan {
     pub(super) fn install(self) -> Result<&'static Shared> {
         let program = self.program()?;
         let before = current_action()?;
+        if self.threads == Threads::All {
+            // Before anything is made for it: who tries again and again is to lose nothing.
+            wait_for_open_threads()?;
+        }
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|errno| Error::os("making an eventfd", errno))?;
         let shared = Shared::publish(self.shared(before)?).ok_or(Error::AlreadyTracing)?;
@@ -136,10 +140,7 @@ impl Plan {
             .map_err(|error| Error::os("opening signal handlers", error.errno()))?;
         let restart = match self.threads {
             Threads::Calling => 0,
-            Threads::All => {
-                wait_for_open_threads()?;
-                libc::SA_RESTART
-            }
+            Threads::All => libc::SA_RESTART,
         };
         set_action(self.action(restart))?;
         install(program, 0).map(drop)
@@ -248,11 +249,13 @@ fn wait_for_open_threads() -> Result<()> {
     Err(Error::SigsysBlocked { threads: closed })
 }
 
+/// But for the calling one, which is about to open it.
 fn threads_that_block_sigsys() -> Result<Vec<i32>> {
     let failed = |source| Error::Io {
         operation: "reading /proc/self/task",
         source,
     };
+    let here = thread_id().cast_signed();
     let mut closed = Vec::new();
     for task in std::fs::read_dir("/proc/self/task").map_err(failed)? {
         let path = task.map_err(failed)?.path();
@@ -267,7 +270,7 @@ fn threads_that_block_sigsys() -> Result<Vec<i32>> {
             .file_name()
             .and_then(|name| name.to_str()?.parse::<i32>().ok());
         if mask.is_some_and(|mask| mask & SIGSYS_BIT != 0) {
-            closed.extend(thread);
+            closed.extend(thread.filter(|thread| *thread != here));
         }
     }
     Ok(closed)
