@@ -198,6 +198,11 @@ impl Filter {
             .any(|present| present == action)
     }
 
+    /// What happens to calls through the i386 and x32 ABIs.
+    pub(crate) fn on_foreign_abi(&self) -> Action {
+        self.foreign_abi
+    }
+
     /// The numbers that rules speak of.
     pub(crate) fn numbers(&self) -> impl Iterator<Item = i64> {
         self.rules.iter().map(|rule| rule.number)

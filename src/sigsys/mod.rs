@@ -26,7 +26,8 @@
 //!
 //! Calls that this library makes itself are not traced, nor are those through [`syscall`](crate::syscall). The vDSO (`clock_gettime`
 //! and its like) and the operations of an `io_uring` make no system calls that could be. Calls through the i386 ABI are let
-//! through, but for those that set signal masks and handlers, which fail with `ENOSYS`.
+//! through unless a [filter](Builder::filter) says otherwise, but for those that set signal masks and handlers, which fail with
+//! `ENOSYS`.
 //!
 //! A forked process is not recorded and has no hook, and its calls run. A child that shares the memory until it executes is
 //! traced as a thread is.

@@ -12,6 +12,38 @@ use crate::error::{Error, Result};
 use crate::filter::{Action, Filter, Syscalls, Threads};
 
 /// How this process is to trace itself; see the [module](crate::sigsys).
+///
+/// # Examples
+///
+/// ```
+/// use asm_tracer::filter::{Threads, int_arg};
+/// use asm_tracer::sigsys::Tracer;
+/// use asm_tracer::{Action, Errno, Filter, Sysno, TrappedSyscall};
+///
+/// /// Reads at most 16 bytes at once, and lets nobody remove a directory.
+/// fn hook(call: &mut TrappedSyscall) -> Option<i64> {
+///     match call.sysno() {
+///         Some(Sysno::read) => {
+///             call.args[2] = call.args[2].min(16);
+///             None
+///         }
+///         _ => Some(-(Errno::EROFS as i64)),
+///     }
+/// }
+///
+/// # std::thread::spawn(|| {
+/// let filter = Filter::new()
+///     .trap_if(Sysno::read, [int_arg(0).ge(3)])
+///     .trap(Sysno::rmdir)
+///     .foreign_abi(Action::Allow);
+/// let builder = Tracer::builder().filter(filter).hook(hook).capacity(1 << 12);
+/// let tracer = builder.threads(Threads::Calling).results(true).install()?;
+/// assert!(std::fs::remove_dir("/tmp").is_err());
+/// assert_eq!(tracer.statistics().attempts, 1);
+/// # Ok::<_, asm_tracer::Error>(())
+/// # }).join().unwrap()?;
+/// # Ok::<(), asm_tracer::Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub struct Builder {
@@ -25,9 +57,11 @@ impl Builder {
         self
     }
 
-    /// Sets the filter: what it traps is traced, also where conditions on arguments say so; its other actions are the
-    /// kernel's. Calls through other ABIs are let through unless it says otherwise, which replaces the default
-    /// [`foreign_abi`](Filter::foreign_abi) of filters.
+    /// Sets the filter, in place of what was set before: what it traps is traced, also where conditions on arguments say
+    /// so; its other actions are the kernel's.
+    ///
+    /// Calls through the i386 and x32 ABIs, which are let through where only [`trap`](Self::trap) is used, are up to its
+    /// [`foreign_abi`](Filter::foreign_abi): they kill the process unless that says otherwise.
     pub fn filter(mut self, filter: Filter) -> Self {
         self.plan.filter = filter;
         self
@@ -88,7 +122,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidFilter`] if nothing is traced or a number has no name, [`Error::InvalidCapacity`],
+    /// [`Error::InvalidFilter`] if nothing is traced, a number has no name, or calls through other ABIs are to be traced, [`Error::InvalidCapacity`],
     /// [`Error::AlreadyTracing`] if this process was made to trace itself before, [`Error::SigsysTaken`] if it has a
     /// handler for `SIGSYS`, [`Error::SigsysBlocked`] if all threads are to be traced and one blocks that signal,
     /// [`Error::Unsupported`] on a kernel that lacks a feature, [`Error::Io`] if it refuses. Nothing is installed then, except where a thread begins to block the signal in the
@@ -97,6 +131,11 @@ impl Builder {
         let filter = &self.plan.filter;
         if !filter.has(Action::Trap) {
             return Err(Error::InvalidFilter("no call is traced".into()));
+        }
+        if filter.on_foreign_abi() == Action::Trap {
+            // Their numbers mean other calls, and the handler makes those of x86-64 (P11).
+            let why = "calls through other ABIs can't be traced; allow, refuse or kill them";
+            return Err(Error::InvalidFilter(why.into()));
         }
         if let Some(number) = filter.numbers().find(|number| !is_known(*number)) {
             let why = format!("{number} is not the number of a known x86-64 system call");

@@ -101,6 +101,16 @@ fn a_filter_that_traces_nothing_is_refused() {
     });
 }
 
+// P11
+#[test]
+fn calls_of_other_abis_can_not_be_traced() {
+    alone(|| {
+        let filter = Filter::trap_all().foreign_abi(Action::Trap);
+        let error = refused(Tracer::builder().filter(filter));
+        assert!(matches!(error, Error::InvalidFilter(_)), "{error:?}");
+    });
+}
+
 #[test]
 fn conditions_that_are_none_are_refused() {
     alone(|| {

@@ -470,6 +470,17 @@ fn rules_of_the_same_filter_keep_their_own_actions() {
     });
 }
 
+// P11: a filter of the caller's own keeps its default for them.
+#[test]
+fn calls_of_other_abis_die_where_the_filter_has_not_said_otherwise() {
+    dies_of(libc::SIGSYS, || {
+        let filter = asm_tracer::Filter::new().trap(Sysno::getppid);
+        let _tracer = Tracer::builder().filter(filter).install().unwrap();
+        // Of x32, of which every kernel knows the numbers.
+        raw(0x4000_0000 | libc::SYS_getpid, [0; 6]);
+    });
+}
+
 /// `getpid` of i386.
 fn i386_getpid() -> i64 {
     let result: i64;

@@ -13,4 +13,5 @@ mod exec;
 mod masks;
 mod memory;
 mod races;
+mod rewriting;
 mod sites;
