@@ -125,12 +125,31 @@ pub enum Error {
         /// The address in the target.
         address: u64,
     },
-    /// The kernel, or a container's filter, does not let this process access the target's memory (`EPERM`).
+    /// The kernel, or a container's filter, does not let this process access the target's memory or descriptors
+    /// (`EPERM`).
     #[error(
-        "no permission to access the target's memory; it needs the same uid and a dumpable target, or CAP_SYS_PTRACE, \
-         and a container that permits process_vm_readv(2)"
+        "no permission to look into the target; it needs the same uid and a dumpable target, or CAP_SYS_PTRACE, \
+         and a container that permits process_vm_readv(2) and pidfd_getfd(2)"
     )]
     NoAccess,
+    /// The target can't take the descriptor.
+    ///
+    /// `EMFILE`: it has as many as its `RLIMIT_NOFILE` permits. `EBADF`: the number to replace is negative or not below that
+    /// limit. `EBUSY`: another thread of it is just opening something under that number.
+    #[error("could not install the descriptor in the target")]
+    InstallFd {
+        /// The number that was to be replaced, if it was not for the kernel to choose.
+        number: Option<i32>,
+        /// Why the kernel refused it.
+        #[source]
+        source: Errno,
+    },
+    /// The target has nothing open under this number (`EBADF`).
+    #[error("the target has no descriptor {number}")]
+    BadFd {
+        /// The number in the target.
+        number: i32,
+    },
     /// The string in the target does not end within the limit, or the array is longer.
     #[error("what is at {address:#x} is longer than {limit} bytes")]
     TooLong {
@@ -200,7 +219,9 @@ impl Error {
         match self {
             Self::Spawn { source, .. }
             | Self::OutOfDescriptors { source, .. }
-            | Self::OutOfMemory { source, .. } => Some(*source),
+            | Self::OutOfMemory { source, .. }
+            | Self::InstallFd { source, .. } => Some(*source),
+            Self::BadFd { .. } => Some(Errno::EBADF),
             Self::NestedListener => Some(Errno::EBUSY),
             Self::FilterDenied => Some(Errno::EACCES),
             Self::Gone | Self::DifferentFilters => Some(Errno::ESRCH),

@@ -14,6 +14,7 @@ mod notify;
 mod pidfd;
 mod process;
 mod reaper;
+mod signal_mask;
 pub mod sigsys;
 mod supervisor;
 mod sync;
@@ -26,7 +27,8 @@ pub use kernel::KernelSupport;
 pub use nix::errno::Errno;
 pub use nix::sys::signal::Signal;
 pub use notify::{
-    AnswerError, Arch, ChildKey, Delivery, Listener, Next, Notification, Plain, TrappedSyscall, WakeUp,
+    AnswerError, Arch, ChildKey, Delivery, InstallFd, Listener, Next, Notification, Plain, TargetFd,
+    TrappedSyscall, WakeUp,
 };
 pub use process::{Child, Command, Stdio};
 pub use supervisor::{Spawner, Supervisor};

@@ -250,11 +250,41 @@ pub(crate) fn is_supported() -> bool {
 
 /// Opens a pidfd for a process.
 pub(crate) fn open(pid: Pid) -> Result<OwnedFd, Errno> {
+    open_with(pid, 0)
+}
+
+/// Opens one for a thread, which need not lead its process. Since Linux 6.9; before, it is `EINVAL` (T8).
+pub(crate) fn open_thread(tid: Pid) -> Result<OwnedFd, Errno> {
+    open_with(tid, PIDFD_THREAD)
+}
+
+/// `linux/pidfd.h`.
+const PIDFD_THREAD: i32 = libc::O_EXCL;
+
+fn open_with(pid: Pid, flags: i32) -> Result<OwnedFd, Errno> {
     // SAFETY: no memory is involved.
-    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), flags) })?;
     // SAFETY: the kernel just made this descriptor for us.
     Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd as RawFd) })
 }
+
+/// Duplicates a descriptor of another process or thread, with close-on-exec.
+pub(crate) fn get_fd(pidfd: BorrowedFd<'_>, number: i32) -> Result<OwnedFd, Errno> {
+    // SAFETY: no memory is involved.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) })?;
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Tells whether two threads have one table of descriptors.
+pub(crate) fn share_descriptors(one: Pid, other: Pid) -> Result<bool, Errno> {
+    // SAFETY: no memory is involved.
+    let compared = unsafe { libc::syscall(libc::SYS_kcmp, one.as_raw(), other.as_raw(), KCMP_FILES, 0, 0) };
+    Errno::result(compared).map(|order| order == 0)
+}
+
+/// `linux/kcmp.h`.
+const KCMP_FILES: i32 = 2;
 
 fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
     let info = std::ptr::null::<libc::siginfo_t>();

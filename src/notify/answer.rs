@@ -151,7 +151,7 @@ impl Notification {
         self.answer(response)
     }
 
-    fn answer(mut self, response: Response) -> Result<Delivery, AnswerError> {
+    pub(super) fn answer(mut self, response: Response) -> Result<Delivery, AnswerError> {
         match deliver(&self.source, response) {
             Ok(delivery) => {
                 self.answered = true;
@@ -161,7 +161,7 @@ impl Notification {
         }
     }
 
-    fn refuse(self, error: Error) -> AnswerError {
+    pub(super) fn refuse(self, error: Error) -> AnswerError {
         AnswerError {
             error,
             notification: Box::new(self),

@@ -2,6 +2,7 @@
 
 mod answer;
 mod channel;
+mod install_fd;
 mod linger;
 mod listener;
 mod memory;
@@ -11,11 +12,13 @@ mod plain;
 mod receive;
 mod receiver;
 mod source;
+mod target_fd;
 pub(crate) mod uapi;
 mod wake;
 
 pub use answer::{AnswerError, Delivery};
 pub(crate) use channel::Channel;
+pub use install_fd::{InstallFd, TargetFd};
 pub use listener::Listener;
 pub use next::Next;
 pub(crate) use notification::FrozenThread;

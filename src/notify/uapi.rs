@@ -36,6 +36,17 @@ pub(crate) struct Response {
     pub(crate) flags: u32,
 }
 
+/// A descriptor for one frozen thread (`struct seccomp_notif_addfd`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AddFd {
+    pub(crate) id: u64,
+    pub(crate) flags: u32,
+    pub(crate) source: u32,
+    pub(crate) number: u32,
+    pub(crate) descriptor_flags: u32,
+}
+
 /// A buffer with room for the struct of a later kernel, which copies as many bytes as *its* struct has (T17).
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -50,6 +61,7 @@ const _: () = {
     assert!(size_of::<Data>() == 64 && offset_of!(Data, args) == 16);
     assert!(size_of::<Request>() == 80 && offset_of!(Request, data) == 16);
     assert!(size_of::<Response>() == 24 && offset_of!(Response, flags) == 20);
+    assert!(size_of::<AddFd>() == 24 && offset_of!(AddFd, descriptor_flags) == 20);
 };
 
 /// The largest structs of a kernel that these buffers can serve: (request, response), in bytes.
@@ -60,10 +72,15 @@ pub(crate) const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 pub(crate) const AUDIT_ARCH_I386: u32 = 0x4000_0003;
 
 pub(crate) const FLAG_CONTINUE: u32 = 1;
+/// The number is that of [`AddFd`], which closes what is open there.
+pub(crate) const ADD_FD_REPLACE: u32 = 1;
+/// The call returns the number, in the same step.
+pub(crate) const ADD_FD_SEND: u32 = 2;
 
 const IOCTL_RECV: libc::Ioctl = request_number(3, 0, size_of::<Request>());
 const IOCTL_SEND: libc::Ioctl = request_number(3, 1, size_of::<Response>());
 const IOCTL_ID_VALID: libc::Ioctl = request_number(1, 2, size_of::<u64>());
+const IOCTL_ADD_FD: libc::Ioctl = request_number(1, 3, size_of::<AddFd>());
 const IOCTL_SET_FLAGS: libc::Ioctl = request_number(1, 4, size_of::<u64>());
 const SYNC_WAKE_UP: u64 = 1;
 
@@ -72,13 +89,18 @@ const fn request_number(direction: u64, number: u64, size: usize) -> libc::Ioctl
     (direction << 30) | ((size as u64) << 16) | ((b'!' as u64) << 8) | number
 }
 
+/// Makes a request, as [`completed`] does, that succeeds with nothing to tell.
+fn uninterrupted(request: impl FnMut() -> i32) -> Result<(), Errno> {
+    completed(request).map(drop)
+}
+
 /// Makes a request that fails with `EINTR` if a signal comes while another thread holds the listener's lock, for which
 /// the kernel waits interruptibly (T14). Nothing has happened then.
-fn uninterrupted(mut request: impl FnMut() -> i32) -> Result<(), Errno> {
+fn completed(mut request: impl FnMut() -> i32) -> Result<i32, Errno> {
     loop {
         match Errno::result(request()) {
             Err(Errno::EINTR) => {}
-            outcome => return outcome.map(drop),
+            outcome => return outcome,
         }
     }
 }
@@ -106,6 +128,14 @@ pub(crate) fn send(listener: BorrowedFd<'_>, response: Response) -> Result<(), E
 pub(crate) fn id_is_valid(listener: BorrowedFd<'_>, id: u64) -> Result<(), Errno> {
     // SAFETY: the kernel reads eight bytes.
     uninterrupted(|| unsafe { libc::ioctl(listener.as_raw_fd(), IOCTL_ID_VALID, &raw const id) })
+}
+
+/// Adds a descriptor to the target's table and gives its number there. Blocks until the target has run (T20).
+///
+/// The struct has the size that the ioctl's number tells, so that a later kernel knows which one it is.
+pub(crate) fn add_fd(listener: BorrowedFd<'_>, request: AddFd) -> Result<i32, Errno> {
+    // SAFETY: the kernel reads the struct, of the size that is part of the ioctl's number.
+    completed(|| unsafe { libc::ioctl(listener.as_raw_fd(), IOCTL_ADD_FD, &raw const request) })
 }
 
 /// Chooses whether an answer hands the CPU straight to the target, and a trapped call to its receiver.

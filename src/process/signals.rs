@@ -4,47 +4,9 @@
 
 use syscalls::Sysno;
 
+use crate::signal_mask::MASK_SIZE;
+pub(super) use crate::signal_mask::{Blocked, mask, set_mask};
 use crate::syscall::{SyscallError, pointer, syscall4};
-
-/// Blocks every signal of this thread, those of the C library too, which may send one to all threads at once: its
-/// handler in the child would act on memory that is ours.
-pub(super) struct Blocked {
-    before: u64,
-}
-
-impl Blocked {
-    pub(super) fn new() -> Self {
-        Self {
-            // A trapped call of a thread that blocks this one kills the process, and nobody else sends it.
-            before: set_mask(!(1 << (libc::SIGSYS - 1))),
-        }
-    }
-}
-
-impl Drop for Blocked {
-    fn drop(&mut self) {
-        set_mask(self.before);
-    }
-}
-
-/// What this thread blocks.
-pub(super) fn mask() -> u64 {
-    change_mask(libc::SIG_BLOCK, 0)
-}
-
-/// Sets what this thread blocks, and gives what it did before.
-pub(super) fn set_mask(mask: u64) -> u64 {
-    change_mask(libc::SIG_SETMASK, mask)
-}
-
-fn change_mask(how: i32, mask: u64) -> u64 {
-    let mut before = 0_u64;
-    let (new, old) = (pointer(&raw const mask), pointer(&raw mut before));
-    let number = Sysno::rt_sigprocmask.id().into();
-    // SAFETY: both sets are eight bytes long. The mask of this thread is nobody else's business. It can't fail.
-    let _ = unsafe { syscall4(number, how.into(), new, old, MASK_SIZE) };
-    before
-}
 
 /// The kernel's `struct sigaction`.
 #[repr(C)]
@@ -56,7 +18,6 @@ struct Disposition {
 }
 
 const SIGNALS: i32 = 64;
-const MASK_SIZE: i64 = 8;
 
 /// Resets handlers, which lead into memory that the program won't have. What is ignored stays ignored, except for
 /// `SIGPIPE`, which Rust programs ignore and others don't expect to be (as `std::process` does).
