@@ -27,8 +27,8 @@ pub use kernel::KernelSupport;
 pub use nix::errno::Errno;
 pub use nix::sys::signal::Signal;
 pub use notify::{
-    AnswerError, Arch, ChildKey, Delivery, InstallFd, Listener, Next, Notification, Plain, TargetFd,
-    TrappedSyscall, WakeUp,
+    AnswerError, Arch, ChildKey, Delivery, Gone, InstallFd, Interrupted, Interruption, Listener, Next,
+    Notification, Plain, TargetFd, TrappedSyscall, WakeUp,
 };
 pub use process::{Child, Command, Stdio};
 pub use supervisor::{Spawner, Supervisor};

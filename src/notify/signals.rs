@@ -1,0 +1,123 @@
+//! The signals that wait for a thread, as `/proc` shows them.
+
+use nix::unistd::Pid;
+
+use crate::error::{Error, Result};
+
+/// Sets of signals (bit 0 is signal 1), of one thread at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Signals {
+    threads: u64,
+    /// Sent to the thread.
+    own: u64,
+    /// Sent to the process, and not taken by a thread so far.
+    shared: u64,
+    blocked: u64,
+    ignored: u64,
+    caught: u64,
+}
+
+impl Signals {
+    pub(super) fn of(tid: Pid) -> Result<Self> {
+        let status = std::fs::read_to_string(format!("/proc/{tid}/status"));
+        let failed = |source| Error::Io {
+            operation: "reading /proc",
+            source,
+        };
+        let status = status.map_err(failed)?;
+        Self::parse(&status).ok_or_else(|| failed(std::io::ErrorKind::InvalidData.into()))
+    }
+
+    /// A program chooses its name, but can't break the line with it: the kernel escapes it.
+    fn parse(status: &str) -> Option<Self> {
+        let field = |name, radix| {
+            let mut lines = status.lines();
+            let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+            u64::from_str_radix(value.trim(), radix).ok()
+        };
+        Some(Self {
+            threads: field("Threads", 10)?,
+            own: field("SigPnd", 16)?,
+            shared: field("ShdPnd", 16)?,
+            blocked: field("SigBlk", 16)?,
+            ignored: field("SigIgn", 16)?,
+            caught: field("SigCgt", 16)?,
+        })
+    }
+
+    /// Which of these end a call that waits.
+    fn interrupting(self, signals: u64) -> u64 {
+        signals & !self.blocked & !self.ignored & (self.caught | !IGNORED_BY_DEFAULT)
+    }
+
+    /// Those of the process that this thread could take.
+    pub(super) fn shared(self) -> u64 {
+        self.interrupting(self.shared)
+    }
+
+    /// Tells whether one is sure to be handled when this thread's call ends.
+    pub(super) fn surely_interrupt(self) -> bool {
+        let sure = match self.threads {
+            1 => self.own | self.shared,
+            _ => self.own,
+        };
+        self.interrupting(sure) != 0
+    }
+}
+
+const IGNORED_BY_DEFAULT: u64 =
+    bit(libc::SIGCHLD) | bit(libc::SIGCONT) | bit(libc::SIGURG) | bit(libc::SIGWINCH);
+
+const fn bit(signal: i32) -> u64 {
+    1 << (signal - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signals(own: u64, shared: u64) -> Signals {
+        Signals {
+            threads: 2,
+            own,
+            shared,
+            blocked: bit(libc::SIGUSR1),
+            ignored: bit(libc::SIGUSR2),
+            caught: bit(libc::SIGALRM) | bit(libc::SIGCHLD),
+        }
+    }
+
+    #[test]
+    fn what_is_blocked_or_ignored_interrupts_nothing() {
+        for (signal, interrupts) in [
+            (libc::SIGUSR1, false),
+            (libc::SIGUSR2, false),
+            (libc::SIGWINCH, false),
+            (libc::SIGCONT, false),
+            (libc::SIGALRM, true),
+            (libc::SIGCHLD, true),
+            (libc::SIGTSTP, true),
+            (libc::SIGSTOP, true),
+            (libc::SIGQUIT, true),
+            (64, true),
+        ] {
+            assert_eq!(signals(bit(signal), 0).surely_interrupt(), interrupts, "{signal}");
+            assert_eq!(signals(0, bit(signal)).shared() != 0, interrupts, "{signal}");
+            // Another thread may take it.
+            assert!(!signals(0, bit(signal)).surely_interrupt());
+            let alone = Signals {
+                threads: 1,
+                ..signals(0, bit(signal))
+            };
+            assert_eq!(alone.surely_interrupt(), interrupts, "{signal}");
+        }
+    }
+
+    #[test]
+    fn this_thread_can_be_read() {
+        let signals = Signals::of(nix::unistd::gettid()).unwrap();
+        assert!(signals.threads > 1);
+        assert!(Signals::of(Pid::from_raw(i32::MAX)).is_err());
+        assert_eq!(Signals::parse("Name:\tx\nThreads:\t1\n"), None);
+    }
+}
