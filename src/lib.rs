@@ -20,6 +20,7 @@ mod supervisor;
 mod sync;
 pub mod syscall;
 mod trace;
+mod workers;
 
 pub use error::{Error, Result, SpawnStep};
 pub use filter::{Action, Filter, install_filter, install_filter_with_notifs};
@@ -27,8 +28,8 @@ pub use kernel::KernelSupport;
 pub use nix::errno::Errno;
 pub use nix::sys::signal::Signal;
 pub use notify::{
-    AnswerError, Arch, ChildKey, Delivery, Gone, InstallFd, Interrupted, Interruption, Listener, Next,
-    Notification, Plain, TargetFd, TrappedSyscall, WakeUp,
+    AnswerError, Arch, ChildKey, Delivery, Gone, InstallFd, Interrupted, Interruption, Listener, Look, Next,
+    Notification, Plain, Target, TargetFd, TrappedSyscall, WakeUp,
 };
 pub use process::{Child, Command, Stdio};
 pub use supervisor::{Spawner, Supervisor};

@@ -1,10 +1,11 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
 
 use nix::errno::Errno;
 
+use super::lane::Lane;
 use super::{ChildKey, uapi};
 use crate::error::{Error, Result};
 use crate::kernel::KernelSupport;
@@ -15,6 +16,8 @@ pub(crate) struct Source {
     fd: OwnedFd,
     pub(crate) child: ChildKey,
     unwound: OnceLock<Unwound>,
+    /// For the looks at its targets.
+    pub(super) lane: Arc<Lane>,
 }
 
 /// The calls that were dropped by a panic on the thread that serves them. That thread answers them, once it has taken
@@ -33,6 +36,7 @@ impl Source {
             fd,
             child: ChildKey::new(),
             unwound: OnceLock::new(),
+            lane: Arc::default(),
         }
     }
 

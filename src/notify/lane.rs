@@ -1,0 +1,91 @@
+//! How many looks at one child's memory there are at a time.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::workers;
+
+/// How many threads one listener's targets can stall.
+const LIMIT: usize = 4;
+
+/// A look that waits for a thread, or has one.
+pub(super) trait Job: Send + Sync {
+    /// Does it on this thread, unless it was given up. It does not panic.
+    fn run(&self);
+}
+
+/// The looks at the targets of one listener. A look that was given up counts until the kernel lets go of its thread, so
+/// that a hostile child keeps no more threads busy than this, and only from looks at itself.
+#[derive(Default)]
+pub(super) struct Lane {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The process whose threads these are.
+    pid: u32,
+    /// How many threads are busy. There is one if anything waits.
+    busy: usize,
+    waiting: VecDeque<Arc<dyn Job>>,
+}
+
+impl Lane {
+    /// Has a look done as soon as there is a thread for it.
+    pub(super) fn submit(self: &Arc<Self>, job: Arc<dyn Job>) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.pid != std::process::id() {
+            // After a fork; what the parent's threads do, and are to do, is not ours.
+            std::mem::forget(std::mem::take(&mut state.waiting));
+            state.busy = 0;
+            state.pid = std::process::id();
+        }
+        if state.busy == LIMIT {
+            state.waiting.push_back(job);
+            return Ok(());
+        }
+        let lane = Arc::clone(self);
+        workers::run(Box::new(move || lane.serve(job)))?;
+        state.busy += 1;
+        Ok(())
+    }
+
+    /// Takes back what waits, if it does so still.
+    pub(super) fn withdraw(&self, job: *const dyn Job) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = &mut state.waiting;
+        let place = waiting
+            .iter()
+            .position(|waiting| std::ptr::addr_eq(Arc::as_ptr(waiting), job));
+        let withdrawn = place.and_then(|place| waiting.remove(place));
+        // Not under the lock: dropping it may drop what belongs to a user.
+        drop(state);
+        drop(withdrawn);
+    }
+
+    fn serve(&self, first: Arc<dyn Job>) {
+        let mut next = Some(first);
+        while let Some(job) = next {
+            job.run();
+            drop(job);
+            next = self.next();
+        }
+    }
+
+    /// The next look for a thread that is done with one.
+    fn next(&self) -> Option<Arc<dyn Job>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = state.waiting.pop_front();
+        if next.is_none() {
+            state.busy -= 1;
+        }
+        next
+    }
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lane").finish_non_exhaustive()
+    }
+}

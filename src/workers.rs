@@ -1,0 +1,121 @@
+//! Threads of the library's own, for work that may stall for as long as somebody hostile likes.
+//!
+//! Not those of `tokio::task::spawn_blocking`: its threads are shared with the whole program, and a runtime that is
+//! dropped waits for them. One read that stalls keeps it from shutting down for as long as it stalls, which
+//! `tests/stalling_memory.rs` shows.
+//!
+//! Nobody queues here: who has work gets a thread, an idle one if there is one. Those who give work see to it that
+//! there is a bound. Like the launcher and the reaper, this is state of the process, and a forked copy begins anew.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigmaskHow, pthread_sigmask};
+
+use crate::reaper::all_but_sigsys;
+
+/// Work for a thread. It may panic, of which nobody is told.
+pub(crate) type Work = Box<dyn FnOnce() + Send>;
+
+/// A thread without work ends after this long.
+const IDLE: Duration = Duration::from_secs(5);
+/// For what users do with the target's memory, and for the report of a panic. Pages that are not used cost nothing.
+const STACK: usize = 256 * 1024;
+
+/// The idle threads of this process, the one that worked last at the end.
+struct Pool {
+    pid: u32,
+    idle: Vec<Arc<Worker>>,
+}
+
+static POOL: Mutex<Pool> = Mutex::new(Pool {
+    pid: 0,
+    idle: Vec::new(),
+});
+
+/// Where a thread without work waits for some.
+#[derive(Default)]
+struct Worker {
+    work: Mutex<Option<Work>>,
+    came: Condvar,
+}
+
+/// Has the work done on a thread, at once.
+pub(crate) fn run(work: Work) -> io::Result<()> {
+    let idle = {
+        let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+        if pool.pid != std::process::id() {
+            // After a fork; the threads are the parent's.
+            pool.idle.clear();
+            pool.pid = std::process::id();
+        }
+        pool.idle.pop()
+    };
+    if let Some(worker) = idle {
+        worker.give(work);
+        return Ok(());
+    }
+    let thread = std::thread::Builder::new()
+        .name("asm_tracer-look".into())
+        .stack_size(STACK);
+    thread.spawn(move || serve(work)).map(drop)
+}
+
+fn serve(work: Work) {
+    // The program's handlers are not to run on this small stack.
+    let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&all_but_sigsys()), None);
+    let worker = Arc::new(Worker::default());
+    let mut next = Some(work);
+    while let Some(work) = next {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
+            // A payload may panic as it is dropped.
+            std::mem::forget(payload);
+        }
+        next = worker.next();
+    }
+}
+
+impl Worker {
+    fn give(&self, work: Work) {
+        *self.work.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
+        self.came.notify_one();
+    }
+
+    /// Waits for work; `None` if there was none for a while and there won't be any.
+    fn next(self: &Arc<Self>) -> Option<Work> {
+        let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.idle.push(Arc::clone(self));
+        drop(pool);
+        self.wait(IDLE).or_else(|| {
+            let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+            let place = pool.idle.iter().position(|idle| Arc::ptr_eq(idle, self));
+            match place {
+                Some(place) => {
+                    pool.idle.remove(place);
+                    None
+                }
+                // Somebody is about to give it some.
+                None => {
+                    drop(pool);
+                    self.wait(Duration::MAX)
+                }
+            }
+        })
+    }
+
+    fn wait(&self, limit: Duration) -> Option<Work> {
+        let start = Instant::now();
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        while work.is_none() {
+            let left = limit.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            let waited = self.came.wait_timeout(work, left);
+            work = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        work.take()
+    }
+}
