@@ -150,6 +150,21 @@ pub enum Error {
         /// The number in the target.
         number: i32,
     },
+    /// Another process traces the target already, such as a debugger or strace; the kernel allows one.
+    #[error("process {tracer} traces the target already, and only one can")]
+    AlreadyTraced {
+        /// Its pid.
+        tracer: i32,
+    },
+    /// The kernel does not let this process trace the target (`EPERM`).
+    #[error(
+        "no permission to trace the target; it needs the same uid and a dumpable target, or CAP_SYS_PTRACE, \
+         with Yama a descendant of this process, and it can't be a thread of this very process"
+    )]
+    TracingDenied,
+    /// What happens to this call can't be changed or observed.
+    #[error("this call can't be borrowed: {0}")]
+    NotBorrowable(&'static str),
     /// The string in the target does not end within the limit, or the array is longer.
     #[error("what is at {address:#x} is longer than {limit} bytes")]
     TooLong {
@@ -226,7 +241,7 @@ impl Error {
             Self::FilterDenied => Some(Errno::EACCES),
             Self::Gone | Self::DifferentFilters => Some(Errno::ESRCH),
             Self::Fault { .. } => Some(Errno::EFAULT),
-            Self::NoAccess => Some(Errno::EPERM),
+            Self::NoAccess | Self::AlreadyTraced { .. } | Self::TracingDenied => Some(Errno::EPERM),
             Self::TooLong { .. } => Some(Errno::ENAMETOOLONG),
             Self::Reaped => Some(Errno::ECHILD),
             Self::Unsupported { .. } => Some(Errno::ENOSYS),
@@ -234,6 +249,7 @@ impl Error {
             | Self::InvalidFilter(_)
             | Self::InvalidCommand(_)
             | Self::InvalidAnswer(_)
+            | Self::NotBorrowable(_)
             | Self::InvalidCapacity(_)
             | Self::NotAListener => Some(Errno::EINVAL),
             Self::AlreadyTracing | Self::SigsysTaken | Self::EventsTaken => Some(Errno::EBUSY),

@@ -16,6 +16,7 @@ mod process;
 mod reaper;
 mod signal_mask;
 pub mod sigsys;
+mod stack;
 mod supervisor;
 mod sync;
 pub mod syscall;
@@ -28,8 +29,8 @@ pub use kernel::KernelSupport;
 pub use nix::errno::Errno;
 pub use nix::sys::signal::Signal;
 pub use notify::{
-    AnswerError, Arch, ChildKey, Delivery, Gone, InstallFd, Interrupted, Interruption, Listener, Look, Next,
-    Notification, Plain, Target, TargetFd, TrappedSyscall, WakeUp,
+    AnswerError, Arch, ChildKey, Continued, Delivery, Gone, InstallFd, Interrupted, Interruption, Listener,
+    Look, Next, Notification, Observe, Observed, Plain, Rewrite, Target, TargetFd, TrappedSyscall, WakeUp,
 };
 pub use process::{Child, Command, Stdio};
 pub use supervisor::{Spawner, Supervisor};

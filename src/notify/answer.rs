@@ -97,12 +97,7 @@ impl Notification {
     /// # }
     /// ```
     pub fn continue_syscall(self) -> Result<Delivery, AnswerError> {
-        let response = Response {
-            id: self.id,
-            value: 0,
-            error: 0,
-            flags: uapi::FLAG_CONTINUE,
-        };
+        let response = continuing(self.id);
         self.answer(response)
     }
 
@@ -179,19 +174,40 @@ impl Drop for Notification {
 
 /// Answers a call that nobody answered.
 pub(super) fn refuse_unanswered(source: &Source, id: u64) {
-    let response = Response {
-        id,
-        value: 0,
-        error: -(UNANSWERED as i32),
-        flags: 0,
-    };
+    answer_unseen(
+        source,
+        Response {
+            id,
+            value: 0,
+            error: -(UNANSWERED as i32),
+            flags: 0,
+        },
+    );
+}
+
+/// Lets a call run that has been decided about before.
+pub(super) fn continue_unseen(source: &Source, id: u64) {
+    answer_unseen(source, continuing(id));
+}
+
+/// Answers where there is nobody to tell of a failure.
+fn answer_unseen(source: &Source, response: Response) {
     // The target can only be left to its supervisor's death or to the closing of the listener.
     if let Err(errno) = deliver(source, response) {
-        crate::trace::warning!(%errno, "could not answer a dropped notification");
+        crate::trace::warning!(%errno, "could not answer a call");
     }
 }
 
-fn deliver(source: &Source, response: Response) -> Result<Delivery, Errno> {
+fn continuing(id: u64) -> Response {
+    Response {
+        id,
+        value: 0,
+        error: 0,
+        flags: uapi::FLAG_CONTINUE,
+    }
+}
+
+pub(super) fn deliver(source: &Source, response: Response) -> Result<Delivery, Errno> {
     match uapi::send(source.as_fd(), response) {
         Ok(()) => Ok(Delivery::Delivered),
         Err(Errno::ENOENT | Errno::EINPROGRESS) => Ok(Delivery::Gone),

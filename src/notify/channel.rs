@@ -1,6 +1,5 @@
 //! Receiving from one listener without ever blocking the runtime, and without losing or missing one.
 
-use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -9,8 +8,9 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 
+use super::inbox::{Drained, Inbox};
 use super::linger::Linger;
-use super::receive::{State, apply, failed, receive};
+use super::receive::{apply, receive};
 use super::{ChildKey, Notification, Source, WakeControl};
 use crate::error::{Error, Result};
 use crate::pidfd::{ChildGuard, register};
@@ -33,7 +33,6 @@ pub(crate) struct Channel {
     /// What the runtime knows of the source's events; nothing if it doesn't watch it any more.
     events: Option<AsyncFd<Arc<Source>>>,
     runtime: Handle,
-    queue: VecDeque<Notification>,
     /// The `SYNC_WAKE_UP` flag as it was last set.
     synchronous: Option<bool>,
     linger: Linger,
@@ -47,11 +46,11 @@ impl Channel {
             source: Arc::new(source),
             events: None,
             runtime: Handle::try_current().map_err(|_| Error::NoRuntime)?,
-            queue: VecDeque::with_capacity(QUEUE),
             synchronous: None,
             linger: Linger::new(),
             ended: false,
         };
+        channel.source.inbox().reserve(QUEUE);
         // If this fails, the parts are dropped in the order of a channel's.
         channel.events = Some(register(Arc::clone(&channel.source), Interest::READABLE)?);
         Ok(channel)
@@ -67,7 +66,7 @@ impl Channel {
     }
 
     pub(crate) fn ended(&self) -> bool {
-        self.ended && self.queue.is_empty()
+        self.ended && self.source.inbox().is_empty()
     }
 
     /// The next call; `None` for good once no task uses the filter any more.
@@ -77,18 +76,20 @@ impl Channel {
         wake: &WakeControl,
         alone: bool,
     ) -> Poll<Option<Notification>> {
-        if alone && let Some(notification) = self.linger() {
+        let source = Arc::clone(&self.source);
+        let mut inbox = source.inbox();
+        if alone && let Some(notification) = self.linger(&mut inbox) {
             return Poll::Ready(Some(notification));
         }
         loop {
-            if !self.ended && self.queue.len() < QUEUE {
+            if !self.ended && inbox.len() < QUEUE {
                 let events = self.events.as_ref();
                 match events.map_or(Poll::Ready(None), |events| {
                     events.poll_read_ready(cx).map(Result::ok)
                 }) {
                     Poll::Ready(Some(mut ready)) => {
-                        apply(&self.source, &mut self.synchronous, wake.synchronous());
-                        match drain(&self.source, &mut self.queue) {
+                        apply(&source, &mut self.synchronous, wake.synchronous());
+                        match inbox.drain(&source, QUEUE) {
                             Drained::Empty => ready.clear_ready(),
                             Drained::Full => {}
                             Drained::Ended => self.ended = true,
@@ -96,21 +97,19 @@ impl Channel {
                     }
                     // The runtime is shutting down.
                     Poll::Ready(None) => self.ended = true,
-                    Poll::Pending if self.queue.is_empty() => {
+                    Poll::Pending if inbox.is_empty() => {
                         self.linger.yielded();
                         if self.poll_mishap(cx).is_ready() {
                             continue;
                         }
+                        inbox.wake_on_arrival(cx);
                         return self.poll_exit(cx);
                     }
                     // The runtime may not have looked for events for a while.
-                    Poll::Pending => {
-                        let drained = drain(&self.source, &mut self.queue);
-                        self.ended = matches!(drained, Drained::Ended);
-                    }
+                    Poll::Pending => self.ended = matches!(inbox.drain(&source, QUEUE), Drained::Ended),
                 }
             }
-            if let Some(notification) = self.queue.pop_front() {
+            if let Some(notification) = inbox.pop(&source) {
                 return Poll::Ready(Some(notification));
             }
             if self.ended {
@@ -120,10 +119,10 @@ impl Channel {
     }
 
     /// Receives the next call on the spot if nothing else can come from this listener and the CPU goes with the call.
-    fn linger(&mut self) -> Option<Notification> {
+    fn linger(&mut self, inbox: &mut Inbox) -> Option<Notification> {
         let source = &self.source;
-        // Apart from this channel and its registration, only calls hold the source.
-        let answered = self.queue.is_empty() && Arc::strong_count(source) == 2;
+        // Apart from this channel, its registration and `poll_next`, only calls hold the source.
+        let answered = inbox.is_empty() && Arc::strong_count(source) == 3;
         if self.ended || !answered || self.synchronous != Some(true) || !self.linger.wait(source.as_fd()) {
             return None;
         }
@@ -131,7 +130,7 @@ impl Channel {
         let request = receive(source).ok()??;
         let notification = Notification::new(Arc::clone(source), &request);
         // Another thread's call may wait beside it, which only its receiver protects from signals (T10).
-        if let Drained::Ended = drain(source, &mut self.queue) {
+        if let Drained::Ended = inbox.drain(source, QUEUE) {
             self.ended = true;
         }
         Some(notification)
@@ -162,34 +161,9 @@ impl Channel {
     }
 }
 
-enum Drained {
-    Empty,
-    Full,
-    Ended,
-}
-
-/// Receives what waits. A RECV is only tried after `poll(2)` said that it won't block (T1); the readiness is only
-/// cleared after it said that nothing is left, because one edge may stand for many calls (T2).
-fn drain(source: &Arc<Source>, queue: &mut VecDeque<Notification>) -> Drained {
-    while queue.len() < QUEUE {
-        match State::now(source) {
-            Ok(State::Idle) => return Drained::Empty,
-            Ok(State::Call) => {}
-            Ok(State::Ended) => return Drained::Ended,
-            Err(errno) => {
-                failed("polling", errno);
-                return Drained::Ended;
-            }
-        }
-        match receive(source) {
-            Ok(request) => {
-                queue.extend(request.map(|request| Notification::new(Arc::clone(source), &request)))
-            }
-            Err(errno) => {
-                failed("receiving", errno);
-                return Drained::Ended;
-            }
-        }
+impl Drop for Channel {
+    fn drop(&mut self) {
+        drop(self.guard.take());
+        self.source.close_inbox();
     }
-    Drained::Full
 }

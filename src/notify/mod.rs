@@ -1,8 +1,10 @@
 //! One listener: its notifications and their answers.
 
 mod answer;
+mod borrow;
 mod channel;
 mod gone;
+mod inbox;
 mod install_fd;
 mod interrupted;
 mod lane;
@@ -12,9 +14,11 @@ mod look;
 mod memory;
 mod next;
 mod notification;
+mod passes;
 mod plain;
 mod receive;
 mod receiver;
+mod rewrite;
 mod sight;
 mod signals;
 mod source;
@@ -37,6 +41,7 @@ pub(crate) use notification::FrozenThread;
 pub use notification::{Arch, ChildKey, Notification, TrappedSyscall};
 pub use plain::Plain;
 pub(crate) use receiver::Receiver;
+pub use rewrite::{Continued, Observe, Observed, Rewrite};
 pub(crate) use source::Source;
 pub use target::Target;
 pub(crate) use wake::WakeControl;

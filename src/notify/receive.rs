@@ -48,10 +48,10 @@ impl State {
     }
 }
 
-/// Takes the oldest call, if there still is one. Blocks while none has come (T1).
+/// Takes the oldest call, if there still is one and it is nobody's in particular. Blocks while none has come (T1).
 pub(super) fn receive(source: &Source) -> Result<Option<uapi::Request>, Errno> {
     match uapi::receive(source.as_fd()) {
-        Ok(request) => Ok(Some(request)),
+        Ok(request) => Ok(source.let_pass(request)),
         // The target died or was interrupted in between (T3), or a signal came to us (T4).
         Err(Errno::ENOENT | Errno::EINTR) => Ok(None),
         Err(errno) => Err(errno),

@@ -16,7 +16,7 @@ use crate::pidfd::{KillOnDrop, Process};
 #[derive(Debug)]
 pub(crate) struct Receiver {
     /// The process that the listener came with, if this library started it. The first to be dropped (T23).
-    _guard: Option<KillOnDrop>,
+    guard: Option<KillOnDrop>,
     /// The same, until it is reaped.
     running: Option<Arc<Process>>,
     source: Arc<Source>,
@@ -31,7 +31,7 @@ impl Receiver {
         wake.set_mode(policy);
         Self {
             running: guard.as_ref().map(|guard| Arc::clone(&guard.process)),
-            _guard: guard,
+            guard,
             source,
             wake,
             synchronous: None,
@@ -40,17 +40,23 @@ impl Receiver {
 
     /// Waits for the next call; `None` for good once nobody uses the filter any more.
     pub(crate) fn next(&mut self) -> Option<Notification> {
+        let source = Arc::clone(&self.source);
+        // For as long as this blocks in RECV, it is the only receiver.
+        let mut inbox = source.inbox();
         loop {
-            apply(&self.source, &mut self.synchronous, self.wake.synchronous());
+            if let Some(call) = inbox.pop(&source) {
+                return Some(call);
+            }
+            apply(&source, &mut self.synchronous, self.wake.synchronous());
             if !kernel::receiving_ends() && self.wait() == State::Ended {
                 return None;
             }
-            match receive(&self.source) {
+            match receive(&source) {
                 Ok(Some(request)) => {
                     self.wake.received(1);
-                    return Some(Notification::new(Arc::clone(&self.source), &request));
+                    return Some(Notification::new(Arc::clone(&source), &request));
                 }
-                Ok(None) if State::now(&self.source) == Ok(State::Ended) => return None,
+                Ok(None) if State::now(&source) == Ok(State::Ended) => return None,
                 Ok(None) => {}
                 Err(errno) => {
                     failed("receiving", errno);
@@ -102,5 +108,12 @@ impl Receiver {
                 self.running = None;
             }
         }
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        drop(self.guard.take());
+        self.source.close_inbox();
     }
 }

@@ -5,7 +5,9 @@ use std::thread::{self, ThreadId};
 
 use nix::errno::Errno;
 
+use super::inbox::Inbox;
 use super::lane::Lane;
+use super::passes::Passes;
 use super::{ChildKey, uapi};
 use crate::error::{Error, Result};
 use crate::kernel::KernelSupport;
@@ -18,6 +20,10 @@ pub(crate) struct Source {
     unwound: OnceLock<Unwound>,
     /// For the looks at its targets.
     pub(super) lane: Arc<Lane>,
+    pub(super) inbox: Mutex<Inbox>,
+    /// Nobody serves the calls any more.
+    pub(super) closed: AtomicBool,
+    pub(super) passes: Passes,
 }
 
 /// The calls that were dropped by a panic on the thread that serves them. That thread answers them, once it has taken
@@ -37,6 +43,9 @@ impl Source {
             child: ChildKey::new(),
             unwound: OnceLock::new(),
             lane: Arc::default(),
+            inbox: Mutex::default(),
+            closed: AtomicBool::new(false),
+            passes: Passes::default(),
         }
     }
 

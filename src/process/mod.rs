@@ -17,7 +17,6 @@ mod plan;
 mod signals;
 mod spawn;
 mod spawn_blocking;
-mod stack;
 mod start;
 mod stdio;
 

@@ -11,10 +11,10 @@ use super::Command;
 use super::command::PreExec;
 use super::environment::{candidates, strings};
 use super::signals;
-use super::stack::Stack;
 use crate::error::{Error, Result, SpawnStep};
 use crate::filter::{HandOver, Program, Purpose};
 use crate::kernel::KernelSupport;
+use crate::stack::Stack;
 
 /// The value that lets the child's own last calls through the filter; see [`HandOver`].
 pub(super) type Secret = [u64; 3];

@@ -49,6 +49,11 @@ flags! {
     }
 }
 
+/// `linux/ptrace.h`: these take the size of the set as the address.
+const PTRACE_GETSIGMASK: libc::c_uint = 0x420a;
+const PTRACE_SETSIGMASK: libc::c_uint = 0x420b;
+const MASK_SIZE: u64 = 8;
+
 /// What is asked of a tracee; see `ptrace(2)`.
 ///
 /// The variants are the requests that a tracer of any system call needs.
@@ -128,6 +133,12 @@ pub enum PtraceRequest<'a> {
     /// Sets the general registers.
     #[doc(alias = "PTRACE_SETREGS")]
     SetRegisters(&'a Registers),
+    /// Stores the set of blocked signals, the first as the lowest bit, since Linux 3.11.
+    #[doc(alias = "PTRACE_GETSIGMASK")]
+    GetSignalMask(&'a mut u64),
+    /// Sets the set of blocked signals, since Linux 3.11.
+    #[doc(alias = "PTRACE_SETSIGMASK")]
+    SetSignalMask(&'a u64),
 }
 
 /// Makes a request to the thread with this tid, which but for the first four must be a stopped tracee; see `ptrace(2)`.
@@ -183,9 +194,11 @@ pub fn ptrace(pid: i32, request: PtraceRequest<'_>) -> Result<i64, SyscallError>
         PtraceRequest::PokeUser { offset, word } => (libc::PTRACE_POKEUSER, offset, word.cast_signed()),
         PtraceRequest::GetRegisters(registers) => (libc::PTRACE_GETREGS, 0, pointer(&raw mut *registers)),
         PtraceRequest::SetRegisters(registers) => (libc::PTRACE_SETREGS, 0, pointer(registers)),
+        PtraceRequest::GetSignalMask(mask) => (PTRACE_GETSIGMASK, MASK_SIZE, pointer(&raw mut *mask)),
+        PtraceRequest::SetSignalMask(mask) => (PTRACE_SETSIGMASK, MASK_SIZE, pointer(mask)),
     };
     let (pid, address) = (pid.into(), address.cast_signed());
-    // SAFETY: the kernel reads or writes one word or one set of registers here, to which the request holds a reference.
+    // SAFETY: the kernel reads or writes one word, set of signals or set of registers here, to which the request holds a reference.
     // No thread of this process can be the tracee.
     unsafe { syscall4(libc::SYS_ptrace, number.into(), pid, address, data) }
 }

@@ -1,10 +1,11 @@
+//! Stacks for children that share our memory.
 #![allow(unsafe_code)]
 
 use nix::errno::Errno;
 
 /// The stack of a child that shares our memory, with a guard page below it.
 #[derive(Debug)]
-pub(super) struct Stack {
+pub(crate) struct Stack {
     base: *mut libc::c_void,
 }
 
@@ -12,7 +13,7 @@ const PAGE: usize = 4096;
 const SIZE: usize = 64 * 1024;
 
 impl Stack {
-    pub(super) fn new() -> Result<Self, Errno> {
+    pub(crate) fn new() -> Result<Self, Errno> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: makes a mapping of its own, at an address that the kernel chooses.
@@ -27,7 +28,7 @@ impl Stack {
     }
 
     /// The end of the stack, from which it grows down; page-aligned.
-    pub(super) fn top(&self) -> *mut u8 {
+    pub(crate) fn top(&self) -> *mut u8 {
         self.base.cast::<u8>().wrapping_add(PAGE + SIZE)
     }
 }

@@ -1,0 +1,160 @@
+//! Makes descriptors something that `waitid(2)` waits for.
+//!
+//! A tracer has to block in `waitid(2)`, which no descriptor ends. So a child of its own polls the descriptors, and stops when
+//! something happens to one, which is a stop like any other. It shares memory and descriptors with this process, so that
+//! it is small and holds nothing open that is closed here.
+#![allow(unsafe_code)]
+
+use std::ffi::c_void;
+use std::os::fd::{AsRawFd, RawFd};
+use std::ptr::null_mut;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::eventfd::EventFd;
+use nix::unistd::Pid;
+
+use crate::stack::Stack;
+use crate::syscall::{
+    Prctl, PtraceOptions, PtraceRequest, SignalNumber, kill, pointer, prctl, ptrace, raw, syscall0, syscall3,
+};
+
+pub(super) struct Bell {
+    pid: Pid,
+    /// Rung to have it stop.
+    rope: Arc<EventFd>,
+    /// What the child polls; changed only while it is stopped.
+    fds: Vec<libc::pollfd>,
+    timeout: Option<Duration>,
+    running: bool,
+    watch: Box<Watch>,
+    stack: Stack,
+}
+
+/// The same for the child.
+struct Watch {
+    fds: AtomicPtr<libc::pollfd>,
+    count: AtomicUsize,
+    milliseconds: AtomicI32,
+}
+
+impl Bell {
+    /// Makes the child, which this thread traces from now on.
+    pub(super) fn new(rope: Arc<EventFd>) -> Result<Self, Errno> {
+        let stack = Stack::new()?;
+        let mut bell = Self {
+            pid: Pid::from_raw(0),
+            rope,
+            fds: Vec::new(),
+            timeout: None,
+            running: true,
+            watch: Box::new(Watch {
+                fds: AtomicPtr::new(null_mut()),
+                count: AtomicUsize::new(0),
+                milliseconds: AtomicI32::new(0),
+            }),
+            stack,
+        };
+        bell.set([], None);
+        let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_FS;
+        let watch = (&raw const *bell.watch).cast_mut().cast();
+        let mut unused = 0;
+        // SAFETY: the stack is the child's own, and it is gone before the bell frees stack and watch. It inherits the
+        // blocked signals of this thread, so no handler of ours runs in it.
+        let pid = unsafe { raw::clone(flags as usize, bell.stack.top(), &raw mut unused, ring, watch) };
+        if pid < 0 {
+            return Err(Errno::from_raw(-pid as i32));
+        }
+        bell.pid = Pid::from_raw(pid as i32);
+        ptrace(
+            pid as i32,
+            PtraceRequest::Seize(PtraceOptions::EXITKILL | PtraceOptions::TRACEEXIT),
+        )?;
+        Ok(bell)
+    }
+
+    pub(super) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Takes note that the child has stopped.
+    pub(super) fn stopped(&mut self) {
+        self.running = false;
+        // It may have been rung or not.
+        let _ = self.rope.read();
+    }
+
+    /// The descriptors to which something has happened, once it has stopped.
+    pub(super) fn happened(&self) -> impl Iterator<Item = RawFd> {
+        let happened = self.fds.iter().filter(|fd| fd.revents != 0);
+        happened.map(|fd| fd.fd)
+    }
+
+    /// Has it watch these, for no longer than the time, after which it stops anyway.
+    ///
+    /// What it watches already goes on until it stops, within the shortest time that it was ever given.
+    pub(super) fn watch(&mut self, fds: impl IntoIterator<Item = RawFd>, timeout: Option<Duration>) {
+        if !self.running {
+            self.set(fds, timeout);
+            self.running = ptrace(self.pid.as_raw(), PtraceRequest::Continue(SignalNumber::NONE)).is_ok();
+        }
+    }
+
+    /// Tells whether it will stop by itself, or watches all of these.
+    pub(super) fn covers(&self, fds: &[RawFd]) -> bool {
+        let watched = |fd: &RawFd| self.fds.iter().any(|watched| watched.fd == *fd);
+        !self.running || self.timeout.is_some() || fds.iter().all(watched)
+    }
+
+    /// Has it stop.
+    pub(super) fn ring(&self) {
+        let _ = self.rope.write(1);
+    }
+
+    fn set(&mut self, fds: impl IntoIterator<Item = RawFd>, timeout: Option<Duration>) {
+        let fds = [self.rope.as_raw_fd()].into_iter().chain(fds);
+        self.fds.clear();
+        self.fds.extend(fds.map(|fd| libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        }));
+        self.timeout = timeout;
+        let milliseconds = timeout.map_or(-1, |timeout| timeout.as_millis().min(60_000) as i32);
+        self.watch.fds.store(self.fds.as_mut_ptr(), Ordering::Release);
+        self.watch.count.store(self.fds.len(), Ordering::Release);
+        self.watch.milliseconds.store(milliseconds, Ordering::Release);
+    }
+}
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        if self.pid.as_raw() > 0 {
+            let _ = kill(self.pid.as_raw(), nix::sys::signal::Signal::SIGKILL);
+            super::stops::reap(self.pid);
+        }
+    }
+}
+
+/// The child: nothing of the C library, since it shares memory and thread-local storage with the thread that made it.
+extern "C" fn ring(watch: *mut c_void) -> ! {
+    // SAFETY: the bell keeps it until this process is gone.
+    let watch = unsafe { &*watch.cast::<Watch>() };
+    let _ = prctl(Prctl::SetParentDeathSignal(
+        nix::sys::signal::Signal::SIGKILL.into(),
+    ));
+    // SAFETY: asks for a number.
+    let pid = unsafe { syscall0(libc::SYS_getpid) }.unwrap_or(0);
+    loop {
+        let fds = pointer(watch.fds.load(Ordering::Acquire));
+        let count = watch.count.load(Ordering::Acquire) as i64;
+        let milliseconds = watch.milliseconds.load(Ordering::Acquire).into();
+        // SAFETY: the bell changes and frees the array only while this is stopped or gone.
+        let _ = unsafe { syscall3(libc::SYS_poll, fds, count, milliseconds) };
+        if pid > 0 {
+            let _ = kill(pid as i32, nix::sys::signal::Signal::SIGSTOP);
+        }
+    }
+}

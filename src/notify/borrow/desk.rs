@@ -1,0 +1,164 @@
+//! Where orders are left for the borrower.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::borrower::Borrower;
+use super::order::{Order, Reply};
+
+/// For how long the thread waits for more before it ends.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What is to be done.
+#[derive(Default)]
+pub(super) struct Work {
+    pub(super) orders: Vec<Order>,
+    /// Whose outcomes nobody waits for any more.
+    pub(super) abandoned: Vec<Arc<Reply>>,
+    pub(super) look_around: bool,
+}
+
+impl Work {
+    fn is_empty(&self) -> bool {
+        self.orders.is_empty() && self.abandoned.is_empty() && !self.look_around
+    }
+}
+
+/// Where the thread is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Attention {
+    /// At work, after which it looks here.
+    Busy,
+    /// Waiting for stops, which the rope ends.
+    AtTheStops,
+    /// Gone for good.
+    Gone,
+}
+
+pub(super) struct Desk {
+    tray: Mutex<Tray>,
+    arrival: Condvar,
+    rope: OnceLock<Arc<EventFd>>,
+}
+
+struct Tray {
+    work: Work,
+    attention: Attention,
+}
+
+impl Desk {
+    fn tray(&self) -> MutexGuard<'_, Tray> {
+        self.tray.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives what is to be done, or waits for it if nothing else is on; `None` if nothing comes.
+    pub(super) fn take(&self, idle: bool) -> Option<Work> {
+        let mut tray = self.tray();
+        if idle && tray.work.is_empty() {
+            let nothing = |tray: &mut Tray| tray.work.is_empty();
+            let waited = self.arrival.wait_timeout_while(tray, PATIENCE, nothing);
+            tray = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if tray.work.is_empty() {
+                tray.attention = Attention::Gone;
+                return None;
+            }
+        }
+        Some(std::mem::take(&mut tray.work))
+    }
+
+    /// Begins to wait for stops; false if there is something to be done first.
+    pub(super) fn begin_wait(&self) -> bool {
+        let mut tray = self.tray();
+        if tray.work.is_empty() {
+            tray.attention = Attention::AtTheStops;
+        }
+        tray.attention == Attention::AtTheStops
+    }
+
+    pub(super) fn end_wait(&self) {
+        self.tray().attention = Attention::Busy;
+    }
+
+    /// What ends the wait for stops.
+    pub(super) fn rope(&self) -> Result<&Arc<EventFd>, Errno> {
+        if let Some(rope) = self.rope.get() {
+            return Ok(rope);
+        }
+        let rope = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(self.rope.get_or_init(|| Arc::new(rope)))
+    }
+
+    /// Leaves work; false if the thread is gone.
+    fn leave(&self, add: impl FnOnce(&mut Work)) -> bool {
+        let mut tray = self.tray();
+        if tray.attention == Attention::Gone {
+            return false;
+        }
+        add(&mut tray.work);
+        match (tray.attention, self.rope.get()) {
+            (Attention::AtTheStops, Some(rope)) => drop(rope.write(1)),
+            _ => self.arrival.notify_one(),
+        }
+        true
+    }
+}
+
+/// The desk of the thread that runs, in the process that has started it and not in a forked copy of it.
+struct Present {
+    pid: u32,
+    desk: Arc<Desk>,
+}
+
+static PRESENT: Mutex<Option<Present>> = Mutex::new(None);
+
+fn present() -> MutexGuard<'static, Option<Present>> {
+    let mut present = PRESENT.lock().unwrap_or_else(PoisonError::into_inner);
+    present.take_if(|present| present.pid != std::process::id());
+    present
+}
+
+/// Leaves an order. It fails if there is no thread to be had.
+pub(in crate::notify) fn submit(order: Order) -> std::io::Result<()> {
+    let mut present = present();
+    let mut order = Some(order);
+    if let Some(Present { desk, .. }) = &*present {
+        desk.leave(|work| work.orders.extend(order.take()));
+    }
+    let Some(order) = order else { return Ok(()) };
+    let desk = Arc::new(Desk {
+        tray: Mutex::new(Tray {
+            work: Work::default(),
+            attention: Attention::Busy,
+        }),
+        arrival: Condvar::new(),
+        rope: OnceLock::new(),
+    });
+    let thread = std::thread::Builder::new()
+        .name("asm_tracer-borrow".into())
+        .stack_size(256 * 1024);
+    let here = Arc::clone(&desk);
+    thread.spawn(move || Borrower::new(here).run())?;
+    desk.leave(|work| work.orders.push(order));
+    *present = Some(Present {
+        pid: std::process::id(),
+        desk,
+    });
+    Ok(())
+}
+
+/// Says that nobody waits for an outcome any more.
+pub(in crate::notify) fn abandon(reply: Arc<Reply>) {
+    if let Some(Present { desk, .. }) = &*present() {
+        desk.leave(|work| work.abandoned.push(reply));
+    }
+}
+
+/// Has the thread look for what sends no stop.
+pub(in crate::notify) fn look_around() {
+    if let Some(Present { desk, .. }) = &*present() {
+        desk.leave(|work| work.look_around = true);
+    }
+}

@@ -1,0 +1,453 @@
+//! One borrowed thread, from stop to stop.
+//!
+//! ```text
+//! trapped ── interrupted, answered ERESTARTNOINTR ──▶ Stopping ──▶ Entering ──▶ Running ──▶ its own again
+//!                                                        │            ▲            │
+//!                                                        └─▶ Mapping ─┘            └─▶ Unmapping ─▶ its own again
+//! ```
+//!
+//! The answer has the kernel make the call again. At its entry, before the filter is asked, the registers are those of the
+//! wanted call; at its exit those of the program are put back. Whatever else the thread stops for ends the loan.
+
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+use super::order::{Order, Outcome, Reply, Wish};
+use super::registers::{Call, ERESTARTNOHAND, ERESTARTNOINTR, is_interrupted};
+use super::scratch::Scratch;
+use super::stops::Stop;
+use crate::error::Error;
+use crate::notify::passes::Pass;
+use crate::notify::{Source, TrappedSyscall, answer, uapi};
+use crate::syscall::{PtraceOptions, PtraceRequest, Registers, SignalNumber, SyscallError, ptrace};
+
+pub(super) struct Loan {
+    tid: Pid,
+    /// Does not keep the listener open after all others have let go of it.
+    source: Weak<Source>,
+    wish: Wish,
+    reply: Arc<Reply>,
+    rewrites: bool,
+    phase: Phase,
+    /// As they were when the call had been trapped.
+    original: Registers,
+    /// As they are to be once the room is given back.
+    after: Registers,
+    scratch: Option<Scratch>,
+    /// It was interrupted because nobody waits for its result any more.
+    leaving: bool,
+    /// When it was taken hold of.
+    pub(super) since: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It has been told to stop.
+    Stopping,
+    /// It makes room for data: before the entry to that call, and in it.
+    Mapping { entered: bool },
+    /// It is about to make its call again.
+    Entering,
+    /// It makes the wanted call.
+    Running,
+    /// It gives the room back.
+    Unmapping { entered: bool },
+    /// The same, and is about to be told that its call was interrupted.
+    Unmapped,
+    /// It is about to make its call again, with nobody looking.
+    Leaving,
+}
+
+/// What becomes of a thread after a stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// It goes on, to its next stop.
+    Borrowed,
+    /// It is its own again.
+    Released,
+    /// The same, and its next call has a pass.
+    ReleasedWithPass,
+}
+
+type Step = Result<Next, SyscallError>;
+
+impl Loan {
+    /// Takes hold of a thread whose call waits for its answer. If that can't be done, it still waits.
+    pub(super) fn seize(order: &Order) -> Result<Pid, Error> {
+        let mut options = PtraceOptions::TRACESYSGOOD | PtraceOptions::TRACEEXEC | PtraceOptions::TRACEEXIT;
+        if order.wish.rewrites() {
+            // A program is not to go on with registers that nobody puts back.
+            options |= PtraceOptions::EXITKILL;
+        }
+        let tid = order.thread.target()?;
+        // So that it is this thread, and not another that has got its number.
+        order.source.check_pending(order.thread.id)?;
+        seize(tid, options)?;
+        Ok(tid)
+    }
+
+    /// Gives a thread that was taken hold of its answer.
+    pub(super) fn begin(order: Order, tid: Pid) -> Self {
+        let rewrites = order.wish.rewrites();
+        let Order {
+            source,
+            thread,
+            wish,
+            reply,
+        } = order;
+        // It is interrupted as soon as it has its answer, before it makes the call again or takes a signal. If either fails,
+        // it dies, or a signal has taken the call back, and it stops for that.
+        let _ = ptrace(tid.as_raw(), PtraceRequest::Interrupt);
+        let again = uapi::Response {
+            id: thread.id,
+            value: 0,
+            error: ERESTARTNOINTR as i32,
+            flags: 0,
+        };
+        let _ = answer::deliver(&source, again);
+        Self {
+            tid,
+            source: Arc::downgrade(&source),
+            wish,
+            reply,
+            rewrites,
+            phase: Phase::Stopping,
+            original: Registers::default(),
+            after: Registers::default(),
+            scratch: None,
+            leaving: false,
+            since: Instant::now(),
+        }
+    }
+
+    pub(super) fn tid(&self) -> Pid {
+        self.tid
+    }
+
+    /// After an execution by a thread that does not lead its process, which then has the leader's number.
+    pub(super) fn renamed(&mut self, tid: Pid) {
+        self.tid = tid;
+    }
+
+    pub(super) fn belongs_to(&self, reply: &Arc<Reply>) -> bool {
+        Arc::ptr_eq(&self.reply, reply)
+    }
+
+    /// The listener from which the thread's next call is to be let pass, if it has not come yet.
+    pub(super) fn expected_at(&self) -> Option<Arc<Source>> {
+        let source = self.source.upgrade()?;
+        source.passes.is_granted(self.raw_tid()).then_some(source)
+    }
+
+    /// Takes note that nobody waits for the outcome.
+    pub(super) fn abandon(&mut self) {
+        if self.phase == Phase::Running {
+            self.leave();
+        }
+    }
+
+    /// The thread has died without a stop.
+    pub(super) fn died(self) {
+        self.end(Outcome::Gone);
+    }
+
+    /// Has the thread do the next thing.
+    pub(super) fn stopped(&mut self, stop: Stop) -> Next {
+        let next = match (self.phase, stop) {
+            (_, Stop::Exiting) => self.release(SignalNumber::NONE, Outcome::Gone),
+            (Phase::Stopping, Stop::Interrupted) => self.begin_again(),
+            (Phase::Mapping { entered }, Stop::Syscall) => self.map(entered),
+            (Phase::Entering, Stop::Syscall) => self.enter(),
+            (Phase::Running, Stop::Syscall) => self.leave_call(),
+            (Phase::Running, Stop::Executed) => self.release(SignalNumber::NONE, Outcome::Returned(0)),
+            (Phase::Unmapping { entered }, Stop::Syscall) => self.unmap(entered),
+            (Phase::Unmapping { .. }, Stop::Interrupted) if self.leaving => self.go_on(self.phase),
+            (Phase::Leaving, Stop::Interrupted) if self.rewrites => {
+                self.release(SignalNumber::NONE, Outcome::Gone)
+            }
+            (Phase::Leaving, Stop::Interrupted) => self.go_on(Phase::Leaving),
+            (Phase::Leaving, Stop::Syscall) => self.release_with_pass(),
+            // A signal is about to be delivered, or stops the process: it comes first, as it does for any call.
+            (_, Stop::Signal(signal)) => self.give_back(SignalNumber::from(signal)),
+            _ => self.give_back(SignalNumber::NONE),
+        };
+        // It has been killed meanwhile, and will stop once more on its way out.
+        next.unwrap_or(Next::Borrowed)
+    }
+
+    /// The thread has left the trap, and is about to make its call again.
+    fn begin_again(&mut self) -> Step {
+        let registers = self.registers()?;
+        let call_again = registers.is_call(&self.wish.trapped, self.wish.instruction_pointer)
+            && is_interrupted(registers.result());
+        // A signal took the call back before; or nobody wants it to be rewritten any more, so that it comes again.
+        if !call_again || self.rewrites && self.reply.is_abandoned() {
+            return self.release(SignalNumber::NONE, Outcome::Gone);
+        }
+        self.original = registers;
+        if self.wish.data.is_empty() {
+            return self.go_on(Phase::Entering);
+        }
+        let scratch = Scratch::new(self.tid, &self.wish.data)?;
+        let mut registers = self.original;
+        registers.set_call(&scratch.mapping());
+        // Whatever took it out of the trap: no signal comes in between.
+        registers.rax = ERESTARTNOINTR.cast_unsigned();
+        self.scratch = Some(scratch);
+        self.set_registers(&registers)?;
+        self.go_on(Phase::Mapping { entered: false })
+    }
+
+    fn map(&mut self, entered: bool) -> Step {
+        let Some(scratch) = &mut self.scratch else {
+            return self.give_back(SignalNumber::NONE);
+        };
+        if !entered {
+            let call = scratch.mapping();
+            return self.enter_own(&call, Phase::Mapping { entered: true });
+        }
+        self.take_pass_back();
+        let result = self.registers()?.result();
+        let filled = self
+            .scratch
+            .as_mut()
+            .map(|scratch| scratch.fill(self.tid, result, &mut self.wish));
+        match filled {
+            Some(Ok(())) => {
+                let mut registers = self.original;
+                registers.make(&self.wish.trapped);
+                registers.rax = self.original.orig_rax;
+                self.set_registers(&registers)?;
+                self.go_on(Phase::Entering)
+            }
+            Some(Err(errno)) => self.fail(errno),
+            None => self.give_back(SignalNumber::NONE),
+        }
+    }
+
+    /// Ends the call with an error of its own: it can't run as it is to.
+    fn fail(&mut self, errno: Errno) -> Step {
+        let mut registers = self.original;
+        registers.rax = -(errno as i64) as u64;
+        registers.orig_rax = u64::MAX;
+        self.set_registers(&registers)?;
+        self.unblock_signals()?;
+        self.release(SignalNumber::NONE, Outcome::Returned(-(errno as i64)))
+    }
+
+    /// The thread enters its call; the filter has not been asked yet.
+    fn enter(&mut self) -> Step {
+        let mut registers = self.registers()?;
+        if !registers.is_call(&self.wish.trapped, self.wish.instruction_pointer) {
+            return self.give_back(SignalNumber::NONE);
+        }
+        self.unblock_signals()?;
+        if self.rewrites {
+            registers.set_call(&self.wish.wanted);
+            self.set_registers(&registers)?;
+        }
+        self.grant_pass(&registers);
+        let abandoned = self.reply.is_abandoned();
+        if abandoned && !self.rewrites {
+            return self.release_granted();
+        }
+        let next = self.go_on(Phase::Running)?;
+        if !self.wish.observe {
+            self.reply.settle(Outcome::LetRun);
+        } else if abandoned {
+            self.leave();
+        }
+        Ok(next)
+    }
+
+    /// The thread leaves its call.
+    fn leave_call(&mut self) -> Step {
+        self.take_pass_back();
+        let mut registers = self.registers()?;
+        let mut result = registers.result();
+        // A call that no signal ends can be made again; but a descriptor may be closed already when close(2) says so.
+        let disturbed = result == -(Errno::EINTR as i64) && self.wish.wanted.nr != libc::SYS_close;
+        if self.leaving && disturbed {
+            result = ERESTARTNOHAND;
+            registers.rax = result.cast_unsigned();
+        }
+        if self.rewrites {
+            registers.restore_call(&self.original);
+        }
+        let outcome = match is_interrupted(result) {
+            true => Outcome::Interrupted,
+            false => Outcome::Returned(result),
+        };
+        if let Some(scratch) = &self.scratch {
+            self.reply.settle(outcome);
+            scratch.block_signals(self.tid)?;
+            self.after = registers;
+            registers.make(&scratch.unmapping());
+            self.set_registers(&registers)?;
+            return self.go_on(Phase::Unmapping { entered: false });
+        }
+        if self.rewrites || self.leaving {
+            self.set_registers(&registers)?;
+        }
+        if self.leaving && is_interrupted(result) {
+            self.reply.settle(outcome);
+            return self.go_on(Phase::Leaving);
+        }
+        self.release(SignalNumber::NONE, outcome)
+    }
+
+    fn unmap(&mut self, entered: bool) -> Step {
+        let Some(scratch) = &self.scratch else {
+            return self.give_back(SignalNumber::NONE);
+        };
+        if !entered {
+            let call = scratch.unmapping();
+            return self.enter_own(&call, Phase::Unmapping { entered: true });
+        }
+        self.take_pass_back();
+        if is_interrupted(self.after.result()) {
+            // Only a thread that looks for signals takes this result for what it is; the one that it was meant for may have
+            // gone to another thread by now.
+            ptrace(self.tid.as_raw(), PtraceRequest::Interrupt)?;
+            return self.go_on(Phase::Unmapped);
+        }
+        self.give_back(SignalNumber::NONE)
+    }
+
+    /// Lets a call of our own into the kernel.
+    fn enter_own(&mut self, call: &TrappedSyscall, phase: Phase) -> Step {
+        let registers = self.registers()?;
+        if !registers.is_call(call, self.wish.instruction_pointer) {
+            return self.give_back(SignalNumber::NONE);
+        }
+        self.grant_pass(&registers);
+        self.go_on(phase)
+    }
+
+    /// Ends the loan at a stop where the thread may have changed registers.
+    fn give_back(&mut self, signal: SignalNumber) -> Step {
+        let outcome = match self.phase {
+            Phase::Unmapping { .. } | Phase::Unmapped => {
+                self.set_registers(&self.after)?;
+                Outcome::Interrupted
+            }
+            Phase::Mapping { .. } | Phase::Entering if self.scratch.is_some() => {
+                self.set_registers(&self.original)?;
+                Outcome::Gone
+            }
+            Phase::Running => {
+                let mut registers = self.registers()?;
+                if self.rewrites {
+                    registers.restore_call(&self.original);
+                    self.set_registers(&registers)?;
+                }
+                Outcome::Interrupted
+            }
+            _ => Outcome::Gone,
+        };
+        self.unblock_signals()?;
+        self.release(signal, outcome)
+    }
+
+    /// Interrupts the call, of which nobody wants to know the result any more.
+    fn leave(&mut self) {
+        self.leaving = ptrace(self.tid.as_raw(), PtraceRequest::Interrupt).is_ok();
+    }
+
+    fn go_on(&mut self, phase: Phase) -> Step {
+        ptrace(self.tid.as_raw(), PtraceRequest::Syscall(SignalNumber::NONE))?;
+        self.phase = phase;
+        Ok(Next::Borrowed)
+    }
+
+    fn release(&mut self, signal: SignalNumber, outcome: Outcome) -> Step {
+        self.take_pass_back();
+        ptrace(self.tid.as_raw(), PtraceRequest::Detach(signal))?;
+        self.reply.settle(outcome);
+        Ok(Next::Released)
+    }
+
+    /// Lets the thread make its call again as if nothing had happened.
+    fn release_with_pass(&mut self) -> Step {
+        let registers = self.registers()?;
+        self.grant_pass(&registers);
+        self.release_granted()
+    }
+
+    fn release_granted(&mut self) -> Step {
+        ptrace(self.tid.as_raw(), PtraceRequest::Detach(SignalNumber::NONE))?;
+        self.reply.settle(Outcome::Gone);
+        Ok(Next::ReleasedWithPass)
+    }
+
+    fn end(&self, outcome: Outcome) {
+        self.take_pass_back();
+        self.reply.settle(outcome);
+    }
+
+    /// Lets the call in the registers through when the filter traps it.
+    fn grant_pass(&self, registers: &Registers) {
+        if let Some(source) = self.source.upgrade() {
+            source.passes.grant(Pass {
+                tid: self.raw_tid(),
+                nr: registers.orig_rax as i32,
+                args: registers.arguments(),
+                instruction_pointer: registers.rip,
+            });
+        }
+    }
+
+    fn take_pass_back(&self) {
+        if let Some(source) = self.source.upgrade() {
+            source.passes.revoke(self.raw_tid());
+        }
+    }
+
+    fn unblock_signals(&self) -> Result<(), SyscallError> {
+        self.scratch
+            .as_ref()
+            .map_or(Ok(()), |scratch| scratch.unblock_signals(self.tid))
+    }
+
+    fn raw_tid(&self) -> u32 {
+        self.tid.as_raw().cast_unsigned()
+    }
+
+    fn registers(&self) -> Result<Registers, SyscallError> {
+        let mut registers = Registers::default();
+        ptrace(self.tid.as_raw(), PtraceRequest::GetRegisters(&mut registers))?;
+        Ok(registers)
+    }
+
+    fn set_registers(&self, registers: &Registers) -> Result<(), SyscallError> {
+        ptrace(self.tid.as_raw(), PtraceRequest::SetRegisters(registers)).map(drop)
+    }
+}
+
+fn seize(tid: Pid, options: PtraceOptions) -> Result<(), Error> {
+    match ptrace(tid.as_raw(), PtraceRequest::Seize(options)) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(match Errno::from(error) {
+            Errno::ESRCH => Error::Gone,
+            Errno::EPERM => match tracer_of(tid) {
+                Some(tracer) => Error::AlreadyTraced { tracer },
+                None => Error::TracingDenied,
+            },
+            Errno::ENOSYS => Error::Unsupported {
+                feature: "tracing of other processes (`ptrace`)",
+                since: "3.4",
+            },
+            errno => Error::os("taking hold of the target", errno),
+        }),
+    }
+}
+
+/// Who traces a thread.
+fn tracer_of(tid: Pid) -> Option<i32> {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+    line?.trim().parse().ok().filter(|tracer| *tracer != 0)
+}

@@ -1,0 +1,14 @@
+//! Borrows a frozen thread by `ptrace(2)` for the time of one call: the kernel has no answer that changes the registers of a
+//! call, or tells what it returned.
+
+mod bell;
+mod borrower;
+mod desk;
+mod loan;
+mod order;
+mod registers;
+mod scratch;
+mod stops;
+
+pub(super) use desk::{abandon, look_around, submit};
+pub(super) use order::{Data, Order, Outcome, Reply, Wish};
