@@ -63,7 +63,7 @@ impl Process {
     pub(crate) fn try_reap(&self) -> Result<Option<ExitStatus>> {
         let mut status = self.status();
         if status.is_none() {
-            *status = reap(self.pidfd.as_fd(), libc::WNOHANG)?;
+            *status = reap(self.pidfd.as_fd())?;
         }
         Ok(*status)
     }
@@ -74,9 +74,10 @@ impl Process {
             if let Some(status) = self.try_reap()? {
                 return Ok(status);
             }
-            match reap(self.pidfd.as_fd(), libc::WNOWAIT) {
-                Ok(_) | Err(Error::Reaped) => {}
-                Err(error) => return Err(error),
+            let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Error::os("waiting for the child", errno)),
             }
         }
     }
@@ -211,14 +212,25 @@ pub(crate) fn register<T: HoldsFd>(inner: T, interest: Interest) -> Result<Async
     })
 }
 
-/// Waits for the exit of the child behind a pidfd, as the options of `waitid(2)` say.
-pub(crate) fn reap(pidfd: BorrowedFd<'_>, options: i32) -> Result<Option<ExitStatus>> {
+/// Reaps the child behind a pidfd if it has exited, and says how it ended.
+pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Result<Option<ExitStatus>> {
+    // A look first. A child that a thread of this process traces tells all of them of its stops, whatever they wait for, and
+    // these are for the tracer alone to take.
+    match exited(pidfd, libc::WNOWAIT)? {
+        None => Ok(None),
+        Some(_) => exited(pidfd, 0),
+    }
+}
+
+/// How the child behind a pidfd ended, if it has.
+fn exited(pidfd: BorrowedFd<'_>, options: i32) -> Result<Option<ExitStatus>> {
+    let options = libc::WEXITED | libc::WNOHANG | options;
     // SAFETY: all fields are integers or a union of them, for which zero is a value.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     let pidfd = pidfd.as_raw_fd() as libc::id_t;
     loop {
         // SAFETY: the kernel writes one siginfo.
-        let waited = unsafe { libc::waitid(libc::P_PIDFD, pidfd, &raw mut info, libc::WEXITED | options) };
+        let waited = unsafe { libc::waitid(libc::P_PIDFD, pidfd, &raw mut info, options) };
         match Errno::result(waited) {
             Ok(_) => break,
             Err(Errno::EINTR) => {}
@@ -226,22 +238,21 @@ pub(crate) fn reap(pidfd: BorrowedFd<'_>, options: i32) -> Result<Option<ExitSta
             Err(errno) => return Err(Error::os("waiting for the child", errno)),
         }
     }
-    // SAFETY: waitid(2) fills in these fields, or leaves a pid of zero if there is nothing to report.
-    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
-    let raw = match info.si_code {
-        libc::CLD_EXITED => status << 8,
-        libc::CLD_DUMPED => status | 0x80,
-        _ => status,
-    };
-    Ok((pid != 0).then(|| ExitStatus::from_raw(raw)))
+    // SAFETY: waitid(2) fills in this field, or leaves zeros if there is nothing to report.
+    let status = unsafe { info.si_status() };
+    Ok(match info.si_code {
+        libc::CLD_EXITED => Some(ExitStatus::from_raw(status << 8)),
+        libc::CLD_DUMPED => Some(ExitStatus::from_raw(status | 0x80)),
+        libc::CLD_KILLED => Some(ExitStatus::from_raw(status)),
+        _ => None,
+    })
 }
 
 /// Tells whether a process can be signalled and waited for by a pidfd: tried on this one, which is no child of itself.
 pub(crate) fn is_supported() -> bool {
     match open(Pid::this()) {
         Ok(pidfd) => {
-            send_signal(pidfd.as_fd(), 0).is_ok()
-                && matches!(reap(pidfd.as_fd(), libc::WNOHANG), Err(Error::Reaped))
+            send_signal(pidfd.as_fd(), 0).is_ok() && matches!(reap(pidfd.as_fd()), Err(Error::Reaped))
         }
         // Too little of something; the first child will tell, with its reason.
         Err(errno) => matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM),

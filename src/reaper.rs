@@ -163,7 +163,7 @@ fn happened(fd: &PollFd<'_>) -> bool {
 }
 
 fn ended(orphan: &Orphan) -> bool {
-    match pidfd::reap(orphan.pidfd.as_fd(), nix::libc::WNOHANG) {
+    match pidfd::reap(orphan.pidfd.as_fd()) {
         Ok(None) => false,
         Ok(Some(_)) | Err(Error::Reaped) => true,
         // It can't be reaped, by a filter of ours for example. It may still run, and use what is kept for it.

@@ -21,6 +21,11 @@ pub(crate) struct Target {
 impl Target {
     /// Starts a child that calls `getppid` and then computes for `work`, again and again.
     pub(crate) fn start(work: Duration) -> Self {
+        Self::start_until(work, ANSWER)
+    }
+
+    /// The same, for as long as the calls return this.
+    pub(crate) fn start_until(work: Duration, answer: i64) -> Self {
         let program = Filter::new().trap(Sysno::getppid).program().unwrap();
         let program = libc::sock_fprog {
             len: program.len() as u16,
@@ -31,7 +36,7 @@ impl Target {
         let pid = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_FILES | libc::SIGCHLD, 0, 0, 0, 0) };
         assert!(pid >= 0, "{}", std::io::Error::last_os_error());
         if pid == 0 {
-            run(&program, shared, work);
+            run(&program, shared, work, answer);
         }
         let fd = loop {
             match shared.load(Ordering::Acquire) {
@@ -89,7 +94,7 @@ fn shared_number() -> &'static AtomicI32 {
     number
 }
 
-fn run(program: &libc::sock_fprog, shared: &AtomicI32, work: Duration) -> ! {
+fn run(program: &libc::sock_fprog, shared: &AtomicI32, work: Duration, answer: i64) -> ! {
     let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
     // SAFETY: plain system calls; the program is alive.
     let fd = unsafe {
@@ -102,14 +107,18 @@ fn run(program: &libc::sock_fprog, shared: &AtomicI32, work: Duration) -> ! {
         unsafe { libc::_exit(1) };
     }
     shared.store(fd as i32, Ordering::Release);
-    call_for_ever(work)
+    call_for(work, answer)
 }
 
 /// Makes trapped calls, with so much work between them.
 pub(crate) fn call_for_ever(work: Duration) -> ! {
+    call_for(work, ANSWER)
+}
+
+fn call_for(work: Duration, answer: i64) -> ! {
     loop {
         // SAFETY: asks for a number.
-        if unsafe { libc::syscall(libc::SYS_getppid) } != ANSWER {
+        if unsafe { libc::syscall(libc::SYS_getppid) } != answer {
             // SAFETY: ends the child.
             unsafe { libc::_exit(1) };
         }

@@ -279,84 +279,49 @@ impl Future for Observe {
 /// A call that the borrower has, or is about to get.
 #[derive(Debug)]
 struct Borrowed {
-    /// Until it is answered or given back.
-    call: Option<Notification>,
     /// Until it is first polled.
-    wish: Option<Wish>,
+    order: Option<Order>,
     reply: Arc<Reply>,
 }
 
 impl Borrowed {
     fn new(rewrite: Rewrite, observe: bool) -> Self {
         let Rewrite { call, wanted, data } = rewrite;
+        let reply = Arc::<Reply>::default();
+        let wish = Wish {
+            trapped: *call.syscall(),
+            instruction_pointer: call.instruction_pointer(),
+            wanted,
+            data,
+            observe,
+        };
         Self {
-            wish: Some(Wish {
-                trapped: *call.syscall(),
-                instruction_pointer: call.instruction_pointer(),
-                wanted,
-                data,
-                observe,
-            }),
-            call: Some(call),
-            reply: Arc::default(),
+            reply: Arc::clone(&reply),
+            order: Some(Order { call, wish, reply }),
         }
     }
 
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<Outcome, AnswerError>> {
-        if let (Some(call), Some(wish)) = (&self.call, self.wish.take())
-            && let Err(error) = submit(call, wish, &self.reply)
-        {
-            return Poll::Ready(Err(self.refused(error)));
+        if let Some(order) = self.order.take() {
+            if let Err(error) = check(order.call.arch(), &order.wish) {
+                return Poll::Ready(Err(order.call.refuse(error)));
+            }
+            borrow::submit(order);
         }
         self.reply.poll(cx).map(|outcome| match outcome {
-            Outcome::Refused(error) => Err(self.refused(error)),
-            outcome => {
-                self.answered();
-                Ok(outcome)
-            }
+            Outcome::Refused(refused) => Err(refused),
+            outcome => Ok(outcome),
         })
-    }
-
-    /// # Panics
-    ///
-    /// If it is polled after it was done, as futures may.
-    #[expect(
-        clippy::expect_used,
-        reason = "that is the caller's mistake, whatever the target does"
-    )]
-    fn refused(&mut self, error: Error) -> AnswerError {
-        self.call.take().expect("polled after it was done").refuse(error)
-    }
-
-    fn answered(&mut self) {
-        if let Some(mut call) = self.call.take() {
-            call.answered = true;
-        }
     }
 }
 
 impl Drop for Borrowed {
     fn drop(&mut self) {
-        let submitted = self.wish.is_none() && self.call.is_some();
-        if submitted && !self.reply.abandon() {
-            self.answered();
+        // An order that was never left is answered as it is dropped.
+        if self.order.is_none() && self.reply.abandon() {
             borrow::abandon(Arc::clone(&self.reply));
         }
     }
-}
-
-fn submit(call: &Notification, wish: Wish, reply: &Arc<Reply>) -> Result<(), Error> {
-    check(call.arch(), &wish)?;
-    let order = Order {
-        source: Arc::clone(&call.source),
-        thread: call.thread(),
-        wish,
-        reply: Arc::clone(reply),
-    };
-    borrow::submit(order).map_err(|source| Error::Io {
-        operation: "starting the thread that borrows targets",
-        source,
-    })
 }
 
 /// How many bytes can be given to a call.

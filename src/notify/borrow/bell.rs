@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::eventfd::EventFd;
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::stack::Stack;
@@ -21,12 +22,22 @@ use crate::syscall::{
     Prctl, PtraceOptions, PtraceRequest, SignalNumber, kill, pointer, prctl, ptrace, raw, syscall0, syscall3,
 };
 
+/// A descriptor to be watched.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Watched {
+    pub(super) fd: RawFd,
+    /// What it is: a number that is closed is soon another one's.
+    pub(super) name: u64,
+}
+
 pub(super) struct Bell {
     pid: Pid,
     /// Rung to have it stop.
     rope: Arc<EventFd>,
     /// What the child polls; changed only while it is stopped.
     fds: Vec<libc::pollfd>,
+    /// What they are, but for the first, which is the rope.
+    names: Vec<u64>,
     timeout: Option<Duration>,
     running: bool,
     watch: Box<Watch>,
@@ -48,6 +59,7 @@ impl Bell {
             pid: Pid::from_raw(0),
             rope,
             fds: Vec::new(),
+            names: Vec::new(),
             timeout: None,
             running: true,
             watch: Box::new(Watch {
@@ -57,7 +69,7 @@ impl Bell {
             }),
             stack,
         };
-        bell.set([], None);
+        bell.set(&[], None);
         let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_FS;
         let watch = (&raw const *bell.watch).cast_mut().cast();
         let mut unused = 0;
@@ -86,16 +98,16 @@ impl Bell {
         let _ = self.rope.read();
     }
 
-    /// The descriptors to which something has happened, once it has stopped.
-    pub(super) fn happened(&self) -> impl Iterator<Item = RawFd> {
-        let happened = self.fds.iter().filter(|fd| fd.revents != 0);
-        happened.map(|fd| fd.fd)
+    /// What has happened to, once it has stopped.
+    pub(super) fn happened(&self) -> impl Iterator<Item = u64> {
+        let watched = self.fds.iter().skip(1).zip(&self.names);
+        watched.filter(|(fd, _)| fd.revents != 0).map(|(_, name)| *name)
     }
 
     /// Has it watch these, for no longer than the time, after which it stops anyway.
     ///
     /// What it watches already goes on until it stops, within the shortest time that it was ever given.
-    pub(super) fn watch(&mut self, fds: impl IntoIterator<Item = RawFd>, timeout: Option<Duration>) {
+    pub(super) fn watch(&mut self, fds: &[Watched], timeout: Option<Duration>) {
         if !self.running {
             self.set(fds, timeout);
             self.running = ptrace(self.pid.as_raw(), PtraceRequest::Continue(SignalNumber::NONE)).is_ok();
@@ -103,8 +115,8 @@ impl Bell {
     }
 
     /// Tells whether it will stop by itself, or watches all of these.
-    pub(super) fn covers(&self, fds: &[RawFd]) -> bool {
-        let watched = |fd: &RawFd| self.fds.iter().any(|watched| watched.fd == *fd);
+    pub(super) fn covers(&self, fds: &[Watched]) -> bool {
+        let watched = |fd: &Watched| self.names.contains(&fd.name);
         !self.running || self.timeout.is_some() || fds.iter().all(watched)
     }
 
@@ -113,8 +125,11 @@ impl Bell {
         let _ = self.rope.write(1);
     }
 
-    fn set(&mut self, fds: impl IntoIterator<Item = RawFd>, timeout: Option<Duration>) {
-        let fds = [self.rope.as_raw_fd()].into_iter().chain(fds);
+    fn set(&mut self, watched: &[Watched], timeout: Option<Duration>) {
+        self.names.clear();
+        self.names.extend(watched.iter().map(|watched| watched.name));
+        let rope = self.rope.as_raw_fd();
+        let fds = [rope].into_iter().chain(watched.iter().map(|watched| watched.fd));
         self.fds.clear();
         self.fds.extend(fds.map(|fd| libc::pollfd {
             fd,
@@ -132,8 +147,7 @@ impl Bell {
 impl Drop for Bell {
     fn drop(&mut self) {
         if self.pid.as_raw() > 0 {
-            let _ = kill(self.pid.as_raw(), nix::sys::signal::Signal::SIGKILL);
-            super::stops::reap(self.pid);
+            super::stops::end(self.pid);
         }
     }
 }
@@ -142,9 +156,7 @@ impl Drop for Bell {
 extern "C" fn ring(watch: *mut c_void) -> ! {
     // SAFETY: the bell keeps it until this process is gone.
     let watch = unsafe { &*watch.cast::<Watch>() };
-    let _ = prctl(Prctl::SetParentDeathSignal(
-        nix::sys::signal::Signal::SIGKILL.into(),
-    ));
+    let _ = prctl(Prctl::SetParentDeathSignal(Signal::SIGKILL.into()));
     // SAFETY: asks for a number.
     let pid = unsafe { syscall0(libc::SYS_getpid) }.unwrap_or(0);
     loop {
@@ -154,7 +166,7 @@ extern "C" fn ring(watch: *mut c_void) -> ! {
         // SAFETY: the bell changes and frees the array only while this is stopped or gone.
         let _ = unsafe { syscall3(libc::SYS_poll, fds, count, milliseconds) };
         if pid > 0 {
-            let _ = kill(pid as i32, nix::sys::signal::Signal::SIGSTOP);
+            let _ = kill(pid as i32, Signal::SIGSTOP);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! It runs while there is something to do, and is all that the process shares, beside the launcher and the reaper.
 
 use std::collections::HashMap;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -13,14 +13,13 @@ use nix::sys::signal::{SigmaskHow, Signal, pthread_sigmask};
 use nix::sys::time::TimeSpec;
 use nix::unistd::Pid;
 
-use super::bell::Bell;
+use super::bell::{Bell, Watched};
 use super::desk::{Desk, Work};
 use super::loan::{Loan, Next};
-use super::order::Order;
-use super::stops::{self, Life, Stop};
+use super::order::{Order, Outcome};
+use super::stops::{self, Stop};
 use crate::error::Error;
 use crate::notify::Source;
-use crate::notify::answer::refuse_unanswered;
 use crate::pidfd;
 use crate::reaper::all_but_sigsys;
 use crate::syscall::{Prctl, PtraceRequest, SignalNumber, prctl, ptrace};
@@ -42,14 +41,16 @@ pub(super) struct Borrower {
     loans: HashMap<Pid, Entry>,
     /// Threads that were let go with a pass.
     passing: Vec<Passing>,
+    /// The next name of what the bell watches.
+    name: u64,
 }
 
 struct Entry {
     loan: Loan,
     /// The next slice to wait for its call.
     slice: usize,
-    /// Becomes readable at its end.
-    end: Option<OwnedFd>,
+    /// Becomes readable at its end; with a name of its own.
+    end: Option<(OwnedFd, u64)>,
 }
 
 struct Passing {
@@ -65,6 +66,7 @@ impl Borrower {
             bell: None,
             loans: HashMap::new(),
             passing: Vec::new(),
+            name: 0,
         }
     }
 
@@ -75,12 +77,19 @@ impl Borrower {
         blocked.remove(Signal::SIGCHLD);
         let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&blocked), None);
         let _ = prctl(Prctl::SetTimerSlack(1));
-        while let Some(work) = self.desk.take(self.loans.is_empty() && self.passing.is_empty()) {
+        while let Some(work) = self.desk.take(self.is_idle()) {
             self.take_on(work);
-            if !self.handle_stops() && !self.wait_for_calls() {
+            if self.is_idle() {
+                continue;
+            }
+            if !self.wait_for_calls() {
                 self.wait_for_stop();
             }
         }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.loans.is_empty() && self.passing.is_empty()
     }
 
     fn take_on(&mut self, work: Work) {
@@ -102,7 +111,7 @@ impl Borrower {
     }
 
     fn begin(&mut self, order: Order) {
-        if !order.reply.begin() {
+        if order.reply.is_abandoned() {
             return;
         }
         let seized = match self.bell() {
@@ -115,11 +124,7 @@ impl Borrower {
                 let (slice, end) = (0, None);
                 self.loans.insert(tid, Entry { loan, slice, end });
             }
-            Err(error) => {
-                if order.reply.refuse(error) {
-                    refuse_unanswered(&order.source, order.thread.id);
-                }
-            }
+            Err(error) => order.reply.settle(Outcome::Refused(order.call.refuse(error))),
         }
     }
 
@@ -201,7 +206,7 @@ impl Borrower {
     /// Deals with what sends no stop.
     fn look_around(&mut self) {
         let now = Instant::now();
-        let happened: Vec<RawFd> = self.bell.iter().flat_map(Bell::happened).collect();
+        let happened: Vec<u64> = self.bell.iter().flat_map(Bell::happened).collect();
         let dead: Vec<Pid> = self
             .loans
             .values()
@@ -209,10 +214,12 @@ impl Borrower {
                 if let Some(source) = entry.loan.expected_at() {
                     source.receive_for_others();
                 }
-                let watched = entry.end.as_ref().map(AsRawFd::as_raw_fd);
                 let late = now.saturating_duration_since(entry.loan.since) > PROMPT;
-                let look = watched.map_or(late, |fd| happened.contains(&fd));
-                look && stops::life(entry.loan.tid()) == Life::Dead
+                let look = entry
+                    .end
+                    .as_ref()
+                    .map_or(late, |(_, name)| happened.contains(name));
+                look && entry.loan.is_dead()
             })
             .map(|entry| entry.loan.tid())
             .collect();
@@ -245,6 +252,7 @@ impl Borrower {
                 source.receive_for_others();
             }
         }
+        self.handle_stops();
         true
     }
 
@@ -257,16 +265,24 @@ impl Borrower {
         let mut watched = self.loans.values().filter(|entry| entry.end.is_some()).count();
         for entry in self.loans.values_mut() {
             if let Some(source) = entry.loan.expected_at().filter(|source| !source.is_closed()) {
-                fds.push(source.as_raw_fd());
+                // Names of ends are even.
+                let name = source.child.number() << 1 | 1;
+                let fd = source.as_raw_fd();
+                fds.push(Watched { fd, name });
                 sources.push(source);
             }
             let late = now.saturating_duration_since(entry.loan.since) > PROMPT;
             if late && entry.end.is_none() && watched < WATCHED {
-                entry.end = pidfd::open_thread(entry.loan.tid()).ok();
+                self.name += 2;
+                let end = pidfd::open_thread(entry.loan.tid());
+                entry.end = end.ok().map(|end| (end, self.name));
                 watched += 1;
             }
             match &entry.end {
-                Some(end) => fds.push(end.as_raw_fd()),
+                Some((end, name)) => fds.push(Watched {
+                    fd: end.as_raw_fd(),
+                    name: *name,
+                }),
                 None => unwatched = true,
             }
         }
@@ -278,7 +294,7 @@ impl Borrower {
         if !bell.covers(&fds) {
             bell.ring();
         }
-        bell.watch(fds, unwatched.then_some(TICK));
+        bell.watch(&fds, unwatched.then_some(TICK));
         if self.desk.begin_wait() {
             let stopped = stops::next(true);
             self.desk.end_wait();

@@ -7,7 +7,8 @@ use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::borrower::Borrower;
-use super::order::{Order, Reply};
+use super::order::{Order, Outcome, Reply};
+use crate::error::Error;
 
 /// For how long the thread waits for more before it ends.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -98,9 +99,11 @@ impl Desk {
             return false;
         }
         add(&mut tray.work);
-        match (tray.attention, self.rope.get()) {
-            (Attention::AtTheStops, Some(rope)) => drop(rope.write(1)),
-            _ => self.arrival.notify_one(),
+        let at_the_stops = tray.attention == Attention::AtTheStops;
+        drop(tray);
+        match self.rope.get().filter(|_| at_the_stops) {
+            Some(rope) => drop(rope.write(1)),
+            None => self.arrival.notify_one(),
         }
         true
     }
@@ -120,14 +123,14 @@ fn present() -> MutexGuard<'static, Option<Present>> {
     present
 }
 
-/// Leaves an order. It fails if there is no thread to be had.
-pub(in crate::notify) fn submit(order: Order) -> std::io::Result<()> {
+/// Leaves an order. It is refused if there is no thread to be had.
+pub(in crate::notify) fn submit(order: Order) {
     let mut present = present();
     let mut order = Some(order);
     if let Some(Present { desk, .. }) = &*present {
         desk.leave(|work| work.orders.extend(order.take()));
     }
-    let Some(order) = order else { return Ok(()) };
+    let Some(order) = order else { return };
     let desk = Arc::new(Desk {
         tray: Mutex::new(Tray {
             work: Work::default(),
@@ -140,13 +143,18 @@ pub(in crate::notify) fn submit(order: Order) -> std::io::Result<()> {
         .name("asm_tracer-borrow".into())
         .stack_size(256 * 1024);
     let here = Arc::clone(&desk);
-    thread.spawn(move || Borrower::new(here).run())?;
+    if let Err(source) = thread.spawn(move || Borrower::new(here).run()) {
+        let error = Error::Io {
+            operation: "starting the thread that borrows targets",
+            source,
+        };
+        return order.reply.settle(Outcome::Refused(order.call.refuse(error)));
+    }
     desk.leave(|work| work.orders.push(order));
     *present = Some(Present {
         pid: std::process::id(),
         desk,
     });
-    Ok(())
 }
 
 /// Says that nobody waits for an outcome any more.

@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use super::order::{Order, Outcome, Reply, Wish};
 use super::registers::{Call, ERESTARTNOHAND, ERESTARTNOINTR, is_interrupted};
 use super::scratch::Scratch;
-use super::stops::Stop;
+use super::stops::{self, Life, Stop};
 use crate::error::Error;
 use crate::notify::passes::Pass;
 use crate::notify::{Source, TrappedSyscall, answer, uapi};
@@ -31,6 +31,8 @@ pub(super) struct Loan {
     wish: Wish,
     reply: Arc<Reply>,
     rewrites: bool,
+    /// Its process, whose number it takes over when it executes a program.
+    process: Option<Pid>,
     phase: Phase,
     /// As they were when the call had been trapped.
     original: Registers,
@@ -57,7 +59,7 @@ enum Phase {
     Unmapping { entered: bool },
     /// The same, and is about to be told that its call was interrupted.
     Unmapped,
-    /// It is about to make its call again, with nobody looking.
+    /// It is about to make its call again, as if nobody had looked.
     Leaving,
 }
 
@@ -82,38 +84,40 @@ impl Loan {
             // A program is not to go on with registers that nobody puts back.
             options |= PtraceOptions::EXITKILL;
         }
-        let tid = order.thread.target()?;
+        let tid = order.call.target()?;
         // So that it is this thread, and not another that has got its number.
-        order.source.check_pending(order.thread.id)?;
+        order.call.check_pending()?;
         seize(tid, options)?;
         Ok(tid)
     }
 
     /// Gives a thread that was taken hold of its answer.
     pub(super) fn begin(order: Order, tid: Pid) -> Self {
-        let rewrites = order.wish.rewrites();
         let Order {
-            source,
-            thread,
+            mut call,
             wish,
             reply,
         } = order;
+        let executes = matches!(wish.wanted.nr, libc::SYS_execve | libc::SYS_execveat);
+        let process = if executes { call.pid().ok() } else { None };
         // It is interrupted as soon as it has its answer, before it makes the call again or takes a signal. If either fails,
         // it dies, or a signal has taken the call back, and it stops for that.
         let _ = ptrace(tid.as_raw(), PtraceRequest::Interrupt);
         let again = uapi::Response {
-            id: thread.id,
+            id: call.id,
             value: 0,
             error: ERESTARTNOINTR as i32,
             flags: 0,
         };
-        let _ = answer::deliver(&source, again);
+        let _ = answer::deliver(&call.source, again);
+        call.answered = true;
         Self {
             tid,
-            source: Arc::downgrade(&source),
+            source: Arc::downgrade(&call.source),
+            rewrites: wish.rewrites(),
             wish,
             reply,
-            rewrites,
+            process: process.map(Pid::from_raw),
             phase: Phase::Stopping,
             original: Registers::default(),
             after: Registers::default(),
@@ -149,6 +153,16 @@ impl Loan {
         }
     }
 
+    /// Looks whether the thread has died without a stop.
+    pub(super) fn is_dead(&self) -> bool {
+        let dead = |tid| stops::life(tid) == Life::Dead;
+        // If it has its process's number already, that one is this thread, which stops soon.
+        dead(self.tid)
+            && self
+                .process
+                .is_none_or(|process| process == self.tid || dead(process))
+    }
+
     /// The thread has died without a stop.
     pub(super) fn died(self) {
         self.end(Outcome::Gone);
@@ -164,11 +178,6 @@ impl Loan {
             (Phase::Running, Stop::Syscall) => self.leave_call(),
             (Phase::Running, Stop::Executed) => self.release(SignalNumber::NONE, Outcome::Returned(0)),
             (Phase::Unmapping { entered }, Stop::Syscall) => self.unmap(entered),
-            (Phase::Unmapping { .. }, Stop::Interrupted) if self.leaving => self.go_on(self.phase),
-            (Phase::Leaving, Stop::Interrupted) if self.rewrites => {
-                self.release(SignalNumber::NONE, Outcome::Gone)
-            }
-            (Phase::Leaving, Stop::Interrupted) => self.go_on(Phase::Leaving),
             (Phase::Leaving, Stop::Syscall) => self.release_with_pass(),
             // A signal is about to be delivered, or stops the process: it comes first, as it does for any call.
             (_, Stop::Signal(signal)) => self.give_back(SignalNumber::from(signal)),
@@ -178,19 +187,22 @@ impl Loan {
         next.unwrap_or(Next::Borrowed)
     }
 
-    /// The thread has left the trap, and is about to make its call again.
+    /// The thread has left the trap, and makes its call again, unless a signal is about to come or has taken it back before.
     fn begin_again(&mut self) -> Step {
-        let registers = self.registers()?;
-        let call_again = registers.is_call(&self.wish.trapped, self.wish.instruction_pointer)
-            && is_interrupted(registers.result());
-        // A signal took the call back before; or nobody wants it to be rewritten any more, so that it comes again.
-        if !call_again || self.rewrites && self.reply.is_abandoned() {
+        // Nobody wants it to be rewritten any more: it comes again.
+        if self.rewrites && self.reply.is_abandoned() {
             return self.release(SignalNumber::NONE, Outcome::Gone);
         }
-        self.original = registers;
         if self.wish.data.is_empty() {
             return self.go_on(Phase::Entering);
         }
+        let registers = self.registers()?;
+        let call_again = registers.is_call(&self.wish.trapped, self.wish.instruction_pointer)
+            && is_interrupted(registers.result());
+        if !call_again {
+            return self.release(SignalNumber::NONE, Outcome::Gone);
+        }
+        self.original = registers;
         let scratch = Scratch::new(self.tid, &self.wish.data)?;
         let mut registers = self.original;
         registers.set_call(&scratch.mapping());
@@ -241,10 +253,14 @@ impl Loan {
     /// The thread enters its call; the filter has not been asked yet.
     fn enter(&mut self) -> Step {
         let mut registers = self.registers()?;
-        if !registers.is_call(&self.wish.trapped, self.wish.instruction_pointer) {
+        let entered = registers.result() == -(Errno::ENOSYS as i64);
+        if !entered || !registers.is_call(&self.wish.trapped, self.wish.instruction_pointer) {
             return self.give_back(SignalNumber::NONE);
         }
         self.unblock_signals()?;
+        if self.scratch.is_none() {
+            self.original = registers;
+        }
         if self.rewrites {
             registers.set_call(&self.wish.wanted);
             self.set_registers(&registers)?;
@@ -292,8 +308,7 @@ impl Loan {
         if self.rewrites || self.leaving {
             self.set_registers(&registers)?;
         }
-        if self.leaving && is_interrupted(result) {
-            self.reply.settle(outcome);
+        if self.leaving && is_interrupted(result) && !self.rewrites {
             return self.go_on(Phase::Leaving);
         }
         self.release(SignalNumber::NONE, outcome)

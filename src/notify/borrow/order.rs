@@ -3,13 +3,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use crate::error::Error;
-use crate::notify::{FrozenThread, Source, TrappedSyscall};
+use crate::notify::{AnswerError, Notification, TrappedSyscall};
 
-/// A frozen thread whose call is to be let run on other terms than `CONTINUE` has.
+/// A call that is to be let run on other terms than `CONTINUE` has.
+#[derive(Debug)]
 pub(in crate::notify) struct Order {
-    pub(in crate::notify) source: Arc<Source>,
-    pub(in crate::notify) thread: FrozenThread,
+    pub(in crate::notify) call: Notification,
     pub(in crate::notify) wish: Wish,
     pub(in crate::notify) reply: Arc<Reply>,
 }
@@ -48,7 +47,7 @@ impl Wish {
 #[derive(Debug)]
 pub(in crate::notify) enum Outcome {
     /// Nothing has happened to the target, which still waits for an answer.
-    Refused(Error),
+    Refused(AnswerError),
     /// The call runs.
     LetRun,
     /// The call is over, with this value in the result register.
@@ -67,10 +66,10 @@ pub(in crate::notify) struct Reply {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The target has been taken hold of; what happens now is an answer.
-    begun: bool,
     /// Nobody waits for the outcome.
     abandoned: bool,
+    /// There was an outcome.
+    settled: bool,
     outcome: Option<Outcome>,
     waker: Option<Waker>,
 }
@@ -80,35 +79,23 @@ impl Reply {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins, unless the order has been given up.
-    pub(super) fn begin(&self) -> bool {
-        let mut state = self.state();
-        state.begun = !state.abandoned;
-        state.begun
-    }
-
-    /// Gives the order up. False if it has begun, so that the call is not to be answered otherwise.
+    /// Takes note that nobody waits for the outcome; true if there is none yet.
     pub(in crate::notify) fn abandon(&self) -> bool {
         let mut state = self.state();
         state.abandoned = true;
         state.waker = None;
-        !state.begun || matches!(state.outcome, Some(Outcome::Refused(_)))
+        !state.settled
     }
 
     pub(super) fn is_abandoned(&self) -> bool {
         self.state().abandoned
     }
 
-    /// Says that it can't be done. True if nobody wants to know, so that the call is to be answered otherwise.
-    pub(super) fn refuse(&self, error: Error) -> bool {
-        self.settle(Outcome::Refused(error));
-        self.is_abandoned()
-    }
-
     /// Says what came of it; the first time counts.
     pub(super) fn settle(&self, outcome: Outcome) {
         let mut state = self.state();
-        if state.outcome.is_none() {
+        if !state.settled {
+            state.settled = true;
             state.outcome = Some(outcome);
             let waker = state.waker.take();
             drop(state);

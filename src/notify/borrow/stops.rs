@@ -2,7 +2,10 @@
 #![allow(unsafe_code)]
 
 use nix::errno::Errno;
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+
+use crate::syscall::{PtraceRequest, SignalNumber, kill, ptrace};
 
 /// Why a traced thread stopped (`ptrace(2)`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +47,8 @@ const SYSCALL: i32 = libc::SIGTRAP | 0x80;
 /// Ends are not waited for: those who started the processes do.
 pub(super) fn next(block: bool) -> Result<Option<(Pid, Stop)>, Errno> {
     let options = libc::WSTOPPED | libc::__WALL | libc::__WNOTHREAD | if block { 0 } else { libc::WNOHANG };
-    Ok(wait(libc::P_ALL, 0, options)?.map(|(pid, status)| (pid, Stop::of(status))))
+    let change = wait(libc::P_ALL, 0, options)?;
+    Ok(change.map(|change| (change.pid, Stop::of(change.status))))
 }
 
 /// What became of a traced thread that may have died without a stop, as a second `SIGKILL` makes it.
@@ -60,6 +64,8 @@ pub(super) fn life(tid: Pid) -> Life {
     let look = libc::WEXITED | libc::WNOHANG | libc::__WALL;
     match wait(libc::P_PID, id, look | libc::WNOWAIT) {
         Ok(None) => Life::Alive,
+        // A tracer is told of stops, whatever it asks for.
+        Ok(Some(change)) if !change.ended => Life::Alive,
         Ok(Some(_)) => {
             // What another process waits for is only passed on to it once its tracer has seen it, and a thread waits for
             // nobody else. But a child of this process is its owner's to reap.
@@ -81,18 +87,43 @@ fn is_child_of_this_process(tid: Pid) -> bool {
     number("Tgid:") == Some(tid.as_raw()) && number("PPid:") == Some(Pid::this().as_raw())
 }
 
-fn wait(which: libc::idtype_t, id: libc::id_t, options: i32) -> Result<Option<(Pid, i32)>, Errno> {
+/// What a wait has to tell.
+#[derive(Debug, PartialEq, Eq)]
+struct Change {
+    pid: Pid,
+    /// The exit status or signal, or what it stopped for.
+    status: i32,
+    ended: bool,
+}
+
+fn wait(which: libc::idtype_t, id: libc::id_t, options: i32) -> Result<Option<Change>, Errno> {
     // SAFETY: all fields are integers or a union of them, for which zero is a value.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel writes one siginfo.
     Errno::result(unsafe { libc::waitid(which, id, &raw mut info, options) })?;
     // SAFETY: waitid(2) fills in these fields, or leaves a pid of zero if there is nothing to report.
     let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
-    Ok((pid != 0).then(|| (Pid::from_raw(pid), status)))
+    Ok((pid != 0).then(|| Change {
+        pid: Pid::from_raw(pid),
+        status,
+        ended: matches!(
+            info.si_code,
+            libc::CLD_EXITED | libc::CLD_KILLED | libc::CLD_DUMPED
+        ),
+    }))
 }
 
-/// Waits for the end of a child of this very thread.
-pub(super) fn reap(pid: Pid) {
-    let id = pid.as_raw().cast_unsigned();
-    while wait(libc::P_PID, id, libc::WEXITED | libc::__WALL) == Err(Errno::EINTR) {}
+/// Kills a child of this very thread that it traces, and reaps it.
+pub(super) fn end(pid: Pid) {
+    let _ = kill(pid.as_raw(), Signal::SIGKILL);
+    loop {
+        // What is on its way out may stop once more, from which nothing else wakes it.
+        let _ = ptrace(pid.as_raw(), PtraceRequest::Detach(SignalNumber::NONE));
+        let id = pid.as_raw().cast_unsigned();
+        match wait(libc::P_PID, id, libc::WEXITED | libc::WSTOPPED | libc::__WALL) {
+            Ok(Some(change)) if !change.ended => {}
+            Err(Errno::EINTR) => {}
+            _ => return,
+        }
+    }
 }
