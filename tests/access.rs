@@ -1,10 +1,10 @@
-//! Whose memory it is: targets that may not be looked into, and others that got the pid of one.
+//! Whose memory it is, and whose descriptors: targets that may not be looked into, and others that got the pid of one.
 
 mod support;
 
 use std::os::unix::fs::{FileExt, PermissionsExt};
 
-use asm_tracer::{Command, Errno, Error};
+use asm_tracer::{Command, Errno, Error, InstallFd};
 use nix::unistd::{Gid, Uid, setresgid, setresuid};
 use support::target::{command, filter, on_each_runtime, program};
 use support::{assert_passed, is_child, rerun, within};
@@ -45,6 +45,7 @@ fn a_target_that_may_not_be_read_is_no_access_and_still_answerable() {
             let read = call.read_memory(address, &mut [0; 6]);
             if dumpable {
                 assert_eq!(read.unwrap(), 6);
+                assert!(call.target_fd(1).is_ok());
                 call.write_memory(address, b"public").unwrap();
             } else {
                 assert!(matches!(read, Err(Error::NoAccess)), "{read:?}");
@@ -53,12 +54,15 @@ fn a_target_that_may_not_be_read_is_no_access_and_still_answerable() {
                 assert!(matches!(call.read_value::<u8>(address), Err(Error::NoAccess)));
                 assert!(matches!(call.read_iovec(address, 1), Err(Error::NoAccess)));
                 assert!(matches!(call.write_memory(address, b"x"), Err(Error::NoAccess)));
+                assert!(matches!(call.target_fd(1), Err(Error::NoAccess)));
                 assert!(matches!(
                     child.read_memory(address, &mut [0; 6]),
                     Err(Error::NoAccess)
                 ));
             }
             assert_eq!(call.pid().unwrap() as u32, child.id().unwrap());
+            // Giving takes no such right.
+            assert!(call.install_fd(std::io::stdin(), InstallFd::new()).is_ok());
             assert!(call.is_pending());
             assert!(call.error(Errno::EACCES).unwrap().is_delivered());
             assert!(within("the end", listener.next()).await.is_none());
