@@ -72,17 +72,19 @@ impl Notification {
     ///
     /// ```
     /// # use asm_tracer::{InstallFd, Interruption, Notification, Result};
-    /// # async fn accept(call: Notification, listener: tokio::net::TcpListener) -> Result<()> {
+    /// # async fn accept(call: Notification, listener: tokio::net::TcpListener) -> std::io::Result<()> {
+    /// // In the place of the target's own accept(2), with a listener of this process.
     /// tokio::select! {
-    ///     accepted = listener.accept() => match accepted {
-    ///         Ok((connection, _)) => call.respond_with_fd(connection, InstallFd::new())?,
-    ///         Err(_) => call.error(asm_tracer::Errno::ECONNABORTED)?,
+    ///     accepted = listener.accept() => {
+    ///         let connection = accepted?.0.into_std()?;
+    ///         // The target shares the flag, and expects to block.
+    ///         connection.set_nonblocking(false)?;
+    ///         call.respond_with_fd(connection, InstallFd::new())?;
+    ///     }
+    ///     interruption = call.interrupted() => if interruption? == Interruption::Signal {
+    ///         call.interrupt()?;
     ///     },
-    ///     interruption = call.interrupted() => match interruption? {
-    ///         Interruption::Signal => call.interrupt()?,
-    ///         _ => return Ok(()),
-    ///     },
-    /// };
+    /// }
     /// # Ok(())
     /// # }
     /// ```

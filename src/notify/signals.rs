@@ -7,6 +7,9 @@ use crate::error::{Error, Result};
 /// Sets of signals (bit 0 is signal 1), of one thread at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Signals {
+    /// Whether the thread sleeps so that nothing but its death wakes it, as one does that a signal came to while it waits
+    /// for its answer (T12). Until then the signal is another thread's, or the kernel is about to take the call back.
+    held: bool,
     threads: u64,
     /// Sent to the thread.
     own: u64,
@@ -35,7 +38,9 @@ impl Signals {
             let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
             u64::from_str_radix(value.trim(), radix).ok()
         };
+        let state = status.lines().find_map(|line| line.strip_prefix("State:"))?;
         Some(Self {
+            held: state.trim_start().starts_with('D'),
             threads: field("Threads", 10)?,
             own: field("SigPnd", 16)?,
             shared: field("ShdPnd", 16)?,
@@ -47,6 +52,9 @@ impl Signals {
 
     /// Which of these end a call that waits.
     fn interrupting(self, signals: u64) -> u64 {
+        if !self.held || self.own & bit(libc::SIGKILL) != 0 {
+            return 0;
+        }
         signals & !self.blocked & !self.ignored & (self.caught | !IGNORED_BY_DEFAULT)
     }
 
@@ -78,6 +86,7 @@ mod tests {
 
     fn signals(own: u64, shared: u64) -> Signals {
         Signals {
+            held: true,
             threads: 2,
             own,
             shared,
@@ -110,7 +119,16 @@ mod tests {
                 ..signals(0, bit(signal))
             };
             assert_eq!(alone.surely_interrupt(), interrupts, "{signal}");
+            let awake = Signals { held: false, ..alone };
+            assert!(!awake.surely_interrupt() && awake.shared() == 0);
         }
+    }
+
+    #[test]
+    fn whoever_is_killed_is_not_interrupted() {
+        let both = bit(libc::SIGKILL) | bit(libc::SIGTERM);
+        assert!(!signals(both, 0).surely_interrupt());
+        assert_eq!(signals(bit(libc::SIGKILL), bit(libc::SIGTERM)).shared(), 0);
     }
 
     #[test]

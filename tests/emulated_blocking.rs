@@ -1,0 +1,549 @@
+//! Calls that the supervisor blocks in, in the target's place, and the signals that want the target back (T12).
+
+mod support;
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use asm_tracer::{
+    Child, Delivery, Errno, Error, Filter, InstallFd, Interruption, Listener, Notification, Signal, Sysno,
+};
+use support::target::{command, killable, on_each_runtime, threads};
+use support::{state, until, within};
+use tokio::net::TcpListener;
+
+/// A server that says what it got from each connection, in capitals. It accepts on a socket on which the kernel's own
+/// accept would fail at once. `argv[1]` is the signals' flags; `argv[2]` after how many milliseconds it has an alarm.
+const SERVER: &str = r#"
+#include <ctype.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+int main(int argc, char **argv) {
+    int flags = atoi(argv[1]);
+    handle_signal(SIGALRM, flags);
+    handle_signal(SIGUSR1, flags);
+    signal(SIGUSR2, SIG_IGN);
+    sigset_t blocked;
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGHUP);
+    sigprocmask(SIG_BLOCK, &blocked, NULL);
+    struct itimerval alarm = { .it_value = { .tv_usec = 1000 * atoi(argv[2]) } };
+    check(!setitimer(ITIMER_REAL, &alarm, NULL), "setitimer");
+    int server = socket(AF_INET, SOCK_STREAM, 0);
+    for (;;) {
+        int fd = accept(server, NULL, NULL);
+        if (fd < 0) {
+            printf("%s after %d signals\n", strerror(errno), handled);
+            fflush(stdout);
+            if (errno != EINTR) return 0;
+            continue;
+        }
+        char data[16];
+        int n = read(fd, data, sizeof data);
+        check(n > 0, "read");
+        for (int i = 0; i < n; i++) data[i] = toupper(data[i]);
+        check(write(fd, data, n) == n && !close(fd), "write");
+        printf("served after %d signals\n", handled);
+        fflush(stdout);
+    }
+}
+"#;
+
+struct Server {
+    child: Child,
+    listener: Listener,
+    /// Where the supervisor accepts.
+    accepts: TcpListener,
+}
+
+impl Server {
+    async fn start(flags: i32, alarm: u32, wait_killable: bool) -> Self {
+        let mut command = command("server", SERVER);
+        command
+            .args([flags.to_string(), alarm.to_string()])
+            .filter(Filter::new().trap(Sysno::accept))
+            .wait_killable(wait_killable);
+        let (child, listener) = command.spawn().await.unwrap();
+        Self {
+            child,
+            listener,
+            accepts: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        }
+    }
+
+    async fn next(&mut self) -> Notification {
+        let call = within("an accept", self.listener.next()).await.unwrap();
+        assert_eq!(call.sysno(), Some(Sysno::accept));
+        call
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
+    /// Blocks in the target's place; gives what ended it.
+    async fn accept(&self, call: Notification) -> Option<Interruption> {
+        let end = async {
+            tokio::select! {
+                accepted = self.accepts.accept() => {
+                    let connection = accepted.unwrap().0.into_std().unwrap();
+                    connection.set_nonblocking(false).unwrap();
+                    call.respond_with_fd(connection, InstallFd::new()).unwrap();
+                    None
+                }
+                interruption = call.interrupted() => {
+                    let interruption = interruption.unwrap();
+                    if interruption == Interruption::Signal {
+                        assert!(call.interrupt().unwrap().is_delivered());
+                    }
+                    Some(interruption)
+                }
+            }
+        };
+        within("a connection or a signal", end).await
+    }
+
+    /// Serves one connection.
+    async fn serve(&mut self, call: Notification) {
+        let address = self.accepts.local_addr().unwrap();
+        let client = tokio::task::spawn_blocking(move || {
+            let mut connection = std::net::TcpStream::connect(address).unwrap();
+            connection.write_all(b"hello").unwrap();
+            let mut answer = String::new();
+            connection.read_to_string(&mut answer).unwrap();
+            answer
+        });
+        assert_eq!(self.accept(call).await, None);
+        assert_eq!(within("the answer", client).await.unwrap(), "HELLO");
+    }
+
+    /// Ends it, and gives what it printed.
+    async fn finish(self, call: Notification) -> String {
+        assert!(call.error(Errno::EBADF).unwrap().is_delivered());
+        let mut listener = self.listener;
+        assert!(within("the end", listener.next()).await.is_none());
+        let output = within("the output", self.child.wait_with_output()).await.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+/// Fails if something is taken for an interruption.
+async fn is_not_interrupted(call: &Notification) {
+    let interrupted = tokio::time::timeout(Duration::from_millis(100), call.interrupted()).await;
+    assert!(interrupted.is_err(), "{interrupted:?}");
+    assert!(call.is_pending());
+}
+
+#[test]
+fn a_connection_ends_an_accept_with_a_descriptor() {
+    on_each_runtime(|| async {
+        let mut server = Server::start(0, 0, true).await;
+        for _ in 0..3 {
+            let call = server.next().await;
+            server.serve(call).await;
+        }
+        let call = server.next().await;
+        is_not_interrupted(&call).await;
+        let printed = server.finish(call).await;
+        assert_eq!(
+            printed,
+            "served after 0 signals\nserved after 0 signals\nserved after 0 signals\nBad file descriptor after 0 signals\n"
+        );
+    });
+}
+
+// T12
+#[test]
+fn an_alarm_ends_an_accept_with_eintr() {
+    if !killable() {
+        return;
+    }
+    on_each_runtime(|| async {
+        let mut server = Server::start(0, 30, true).await;
+        let call = server.next().await;
+        assert_eq!(server.accept(call).await, Some(Interruption::Signal));
+        let call = server.next().await;
+        server.serve(call).await;
+        // A signal to the one thread.
+        let call = server.next().await;
+        server.child.signal(Signal::SIGUSR1).unwrap();
+        assert_eq!(server.accept(call).await, Some(Interruption::Signal));
+        let call = server.next().await;
+        let printed = server.finish(call).await;
+        assert_eq!(
+            printed,
+            "Interrupted system call after 1 signals\nserved after 1 signals\n\
+             Interrupted system call after 2 signals\nBad file descriptor after 2 signals\n"
+        );
+    });
+}
+
+// T12, and T9 by our own answer.
+#[test]
+fn a_handler_with_sa_restart_has_the_accept_made_again() {
+    if !killable() {
+        return;
+    }
+    on_each_runtime(|| async {
+        let mut server = Server::start(libc::SA_RESTART, 10, true).await;
+        let call = server.next().await;
+        assert_eq!(server.accept(call).await, Some(Interruption::Signal));
+        let call = server.next().await;
+        server.serve(call).await;
+        let call = server.next().await;
+        let printed = server.finish(call).await;
+        assert_eq!(
+            printed,
+            "served after 1 signals\nBad file descriptor after 1 signals\n"
+        );
+    });
+}
+
+// T12, T13
+#[test]
+fn a_stopped_target_stops_and_makes_its_accept_again() {
+    if !killable() {
+        return;
+    }
+    on_each_runtime(|| async {
+        let mut server = Server::start(0, 0, true).await;
+        for signal in [Signal::SIGSTOP, Signal::SIGTSTP] {
+            let call = server.next().await;
+            server.child.signal(signal).unwrap();
+            assert_eq!(server.accept(call).await, Some(Interruption::Signal));
+            let pid = server.pid();
+            until("it is stopped", || state(pid) == Some('T')).await;
+            server.child.signal(Signal::SIGCONT).unwrap();
+        }
+        let call = server.next().await;
+        server.serve(call).await;
+        let call = server.next().await;
+        let printed = server.finish(call).await;
+        assert_eq!(
+            printed,
+            "served after 0 signals\nBad file descriptor after 0 signals\n"
+        );
+    });
+}
+
+#[test]
+fn signals_that_end_no_call_do_not_end_this_one() {
+    on_each_runtime(|| async {
+        let mut server = Server::start(0, 0, true).await;
+        let call = server.next().await;
+        // Blocked, ignored, and ignored by default.
+        for signal in [Signal::SIGHUP, Signal::SIGUSR2, Signal::SIGWINCH, Signal::SIGCONT] {
+            server.child.signal(signal).unwrap();
+        }
+        is_not_interrupted(&call).await;
+        // And where there is no signal, the kernel's own number does not reach the program (T15).
+        assert!(call.interrupt().unwrap().is_delivered());
+        let call = server.next().await;
+        let printed = server.finish(call).await;
+        assert_eq!(
+            printed,
+            "Interrupted system call after 0 signals\nBad file descriptor after 0 signals\n"
+        );
+    });
+}
+
+// T12: without a handler, SIGQUIT kills nobody who is protected like that before the answer, unlike SIGTERM.
+#[test]
+fn a_signal_that_would_dump_a_core_ends_the_target() {
+    use std::os::unix::process::ExitStatusExt;
+    on_each_runtime(|| async {
+        for signal in [Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGKILL] {
+            let mut server = Server::start(0, 0, true).await;
+            let call = server.next().await;
+            server.child.signal(signal).unwrap();
+            let end = server.accept(call).await;
+            if signal != Signal::SIGQUIT {
+                assert_eq!(end, Some(Interruption::Gone));
+            }
+            let status = within("the exit", server.child.wait()).await.unwrap();
+            assert_eq!(status.signal(), Some(signal as i32));
+        }
+    });
+}
+
+// T9
+#[test]
+fn without_protection_the_kernel_ends_the_accept_itself() {
+    on_each_runtime(|| async {
+        let mut server = Server::start(0, 30, false).await;
+        let call = server.next().await;
+        assert_eq!(server.accept(call).await, Some(Interruption::Gone));
+        let call = server.next().await;
+        server.child.signal(Signal::SIGSTOP).unwrap();
+        assert_eq!(server.accept(call).await, Some(Interruption::Gone));
+        server.child.signal(Signal::SIGCONT).unwrap();
+        let call = server.next().await;
+        let printed = server.finish(call).await;
+        assert_eq!(
+            printed,
+            "Interrupted system call after 1 signals\nBad file descriptor after 1 signals\n"
+        );
+    });
+}
+
+/// Makes calls until one gives -1, and prints what each gave; `argv[1]` is the signals' flags.
+const PRINTS: &str = r#"
+int main(int argc, char **argv) {
+    handle_signal(SIGUSR1, atoi(argv[1]));
+    long result;
+    do {
+        result = trap(1, 0, 0, 0);
+        printf("%ld ", result);
+        fflush(stdout);
+    } while (result != -EPERM);
+}
+"#;
+
+async fn prints(flags: i32) -> (Child, Listener) {
+    let mut command = command("prints_results", PRINTS);
+    command.arg(flags.to_string()).spawn().await.unwrap()
+}
+
+async fn next(listener: &mut Listener) -> Notification {
+    within("a call", listener.next()).await.unwrap()
+}
+
+async fn printed(child: Child, mut listener: Listener) -> String {
+    let call = next(&mut listener).await;
+    call.error(Errno::EPERM).unwrap();
+    assert!(within("the end", listener.next()).await.is_none());
+    let output = within("the output", child.wait_with_output()).await.unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+type Work = futures::future::Pending<Result<i64, Errno>>;
+
+fn for_ever() -> Work {
+    futures::future::pending()
+}
+
+// T12
+#[test]
+fn work_ends_with_its_result_or_with_a_signal() {
+    if !killable() {
+        return;
+    }
+    on_each_runtime(|| async {
+        let (child, mut listener) = prints(0).await;
+        let slow = async |result| {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            result
+        };
+        for result in [Ok(5), Err(Errno::EBUSY)] {
+            let call = next(&mut listener).await;
+            let served = call.serve_blocking(slow(result)).await;
+            assert_eq!(served.unwrap(), Delivery::Delivered);
+        }
+        // At once, without a look at anything.
+        let call = next(&mut listener).await;
+        let served = call.serve_restartable(async { Ok(6) }).await;
+        assert_eq!(served.unwrap(), Delivery::Delivered);
+        // The result counts, although there is a signal.
+        let call = next(&mut listener).await;
+        child.signal(Signal::SIGUSR1).unwrap();
+        let served = call.serve_blocking(async { Ok(7) }).await;
+        assert_eq!(served.unwrap(), Delivery::Delivered);
+        for restartable in [false, true] {
+            let call = next(&mut listener).await;
+            child.signal(Signal::SIGUSR1).unwrap();
+            let served = match restartable {
+                false => within("the signal", call.serve_blocking(for_ever())).await,
+                true => within("the signal", call.serve_restartable(for_ever())).await,
+            };
+            assert_eq!(served.unwrap(), Delivery::Delivered);
+        }
+        // What is no answer comes back with the call.
+        let call = next(&mut listener).await;
+        let refused = call.serve_blocking(async { Ok(-1) }).await.unwrap_err();
+        assert!(matches!(refused.error, Error::InvalidAnswer(_)));
+        refused.notification.respond(8).unwrap();
+        assert_eq!(printed(child, listener).await, "5 -16 6 7 -4 -4 8 -1 ");
+    });
+}
+
+#[test]
+fn a_restart_is_the_handlers_choice() {
+    if !killable() {
+        return;
+    }
+    on_each_runtime(|| async {
+        let (child, mut listener) = prints(libc::SA_RESTART).await;
+        let call = next(&mut listener).await;
+        child.signal(Signal::SIGUSR1).unwrap();
+        within("the signal", call.serve_blocking(for_ever()))
+            .await
+            .unwrap();
+        for _ in 0..3 {
+            let call = next(&mut listener).await;
+            child.signal(Signal::SIGUSR1).unwrap();
+            within("the signal", call.serve_restartable(for_ever()))
+                .await
+                .unwrap();
+        }
+        let call = next(&mut listener).await;
+        call.respond(9).unwrap();
+        assert_eq!(printed(child, listener).await, "-4 9 -1 ");
+    });
+}
+
+#[test]
+fn work_for_a_target_that_dies_is_given_up() {
+    on_each_runtime(|| async {
+        let (mut child, mut listener) = prints(0).await;
+        let call = next(&mut listener).await;
+        let (alive, mut dropped) = tokio::sync::oneshot::channel::<()>();
+        let work = async move {
+            let _alive = alive;
+            for_ever().await
+        };
+        let serving = tokio::spawn(call.serve_blocking(work));
+        child.start_kill().unwrap();
+        let served = within("the end", serving).await.unwrap();
+        assert_eq!(served.unwrap(), Delivery::Gone);
+        assert!(dropped.try_recv().is_err());
+        within("the exit", child.wait()).await.unwrap();
+    });
+}
+
+#[test]
+fn work_that_is_dropped_answers_enosys() {
+    on_each_runtime(|| async {
+        let (child, mut listener) = prints(0).await;
+        let call = next(&mut listener).await;
+        drop(call.serve_blocking(for_ever()));
+        let call = next(&mut listener).await;
+        let limit = Duration::from_millis(10);
+        let served = tokio::time::timeout(limit, call.serve_blocking(for_ever())).await;
+        assert!(served.is_err());
+        let call = next(&mut listener).await;
+        let serving = tokio::spawn(call.serve_restartable(for_ever()));
+        tokio::task::yield_now().await;
+        serving.abort();
+        assert!(serving.await.unwrap_err().is_cancelled());
+        assert_eq!(printed(child, listener).await, "-38 -38 -38 -1 ");
+    });
+}
+
+/// Threads that are all frozen, and the leader that takes the process's signals, or is frozen too.
+const THREADS: &str = r#"
+static volatile int over;
+static void *call(void *unused) {
+    while (!over) {
+        long result = trap(1, 0, 0, 0);
+        if (result == -EPERM) return unused;
+        if (result != -EINTR) { fprintf(stderr, "the answer is %ld\n", result); exit(1); }
+    }
+    return unused;
+}
+int main(int argc, char **argv) {
+    int all = !strcmp(argv[1], "all");
+    handle_signal(SIGUSR1, atoi(argv[2]));
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++) check(!pthread_create(&threads[i], NULL, call, NULL), "pthread_create");
+    if (all) {
+        call(NULL);
+    } else {
+        while (!handled) pause();
+        printf("handled\n");
+        fflush(stdout);
+    }
+    for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
+}
+"#;
+
+#[test]
+fn a_signal_that_another_thread_takes_ends_no_call() {
+    on_each_runtime(|| async {
+        let mut command = command("threads", THREADS);
+        let (mut child, mut listener) = command.args(["others", "0"]).spawn().await.unwrap();
+        let mut calls = Vec::new();
+        for _ in 0..4 {
+            calls.push(next(&mut listener).await);
+        }
+        let waits = futures::future::select_all(calls.iter().map(Notification::interrupted));
+        let signals = async {
+            use tokio::io::{AsyncBufReadExt, BufReader};
+            tokio::task::yield_now().await;
+            child.signal(Signal::SIGUSR1).unwrap();
+            let mut line = String::new();
+            let mut stdout = BufReader::new(child.stdout.as_mut().unwrap());
+            stdout.read_line(&mut line).await.unwrap();
+            assert_eq!(line, "handled\n");
+        };
+        tokio::select! {
+            biased;
+            (end, ..) = waits => panic!("{end:?}"),
+            () = within("the handler", signals) => {}
+        }
+        for call in &calls {
+            is_not_interrupted(call).await;
+        }
+        for call in calls {
+            call.error(Errno::EPERM).unwrap();
+        }
+        assert!(within("the end", listener.next()).await.is_none());
+        assert!(child.wait().await.unwrap().success());
+    });
+}
+
+// T15: the kernel's own number reaches no program, whoever gets the signal, and no call waits for ever.
+#[test]
+fn many_threads_under_a_storm_of_signals_see_eintr_or_nothing() {
+    use futures::StreamExt;
+    on_each_runtime(|| async {
+        for flags in [0, libc::SA_RESTART] {
+            let mut command = command("threads", THREADS);
+            command.args(["all".to_owned(), flags.to_string()]);
+            let (mut child, mut listener) = command.spawn().await.unwrap();
+            let pid = child.id().unwrap();
+            let first = next(&mut listener).await;
+            // They don't queue up, so they are sent for as long as anybody may wait for one.
+            let storm = tokio::spawn(async move {
+                loop {
+                    signal_all(pid);
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            });
+            let mut served = tokio::task::JoinSet::new();
+            let mut calls = 0;
+            let mut following = futures::stream::iter([first]).chain(listener);
+            while let Some(call) = within("a call, or the end", following.next()).await {
+                calls += 1;
+                served.spawn(async move {
+                    match calls {
+                        0..500 if calls % 7 == 0 => call.interrupt(),
+                        0..500 if calls % 2 == 0 => call.serve_restartable(for_ever()).await,
+                        0..500 => call.serve_blocking(for_ever()).await,
+                        _ => call.error(Errno::EPERM),
+                    }
+                    .unwrap()
+                });
+            }
+            storm.abort();
+            while let Some(end) = served.join_next().await {
+                end.unwrap();
+            }
+            let status = within("the exit", child.wait()).await.unwrap();
+            assert!(status.success(), "{status} after {calls} calls");
+            assert!(calls >= 500);
+        }
+    });
+}
+
+/// Sends a signal to the process, and one to each of its threads.
+#[allow(unsafe_code)]
+fn signal_all(pid: u32) {
+    // SAFETY: no memory is involved; the process is not reaped as long as this is called.
+    unsafe {
+        libc::kill(pid as i32, libc::SIGUSR1);
+        for tid in threads(pid) {
+            libc::syscall(libc::SYS_tgkill, pid, tid, libc::SIGUSR1);
+        }
+    }
+}
