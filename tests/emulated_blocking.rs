@@ -492,6 +492,48 @@ fn a_signal_that_another_thread_takes_ends_no_call() {
     });
 }
 
+// T15: the kernel gives a signal to one thread, and the others must not return the number that stands for one.
+#[test]
+fn a_thread_whose_signal_may_be_anothers_sees_eintr() {
+    const TWO: &str = r#"
+        static void *call(void *number) {
+            check(trap((long)number, 0, 0, 0) == -EINTR, "EINTR");
+            told(); /* A thread that is left alone would be sure of its signal. */
+            return NULL;
+        }
+        int main(void) {
+            handle_signal(SIGUSR1, SA_RESTART);
+            pthread_t thread;
+            check(!pthread_create(&thread, NULL, call, (void *)2), "pthread_create");
+            call((void *)1);
+            pthread_join(thread, NULL);
+            check(handled == 1, "handled");
+        }
+    "#;
+    if !killable() {
+        return;
+    }
+    on_each_runtime(|| async {
+        let (mut child, mut listener) = command("two", TWO).spawn().await.unwrap();
+        let mut calls = [next(&mut listener).await, next(&mut listener).await];
+        calls.sort_by_key(|call| call.args()[0]);
+        let [leader, other] = calls;
+        // After that, a thread sleeps as if a signal had come to it.
+        other.install_fd(std::io::stdin(), InstallFd::new()).unwrap();
+        let tid = other.tid().unwrap() as u32;
+        until("it sleeps", || state(tid) == Some('D')).await;
+        child.signal(Signal::SIGUSR1).unwrap();
+        for call in [other, leader] {
+            let interruption = within("the signal", call.interrupted()).await.unwrap();
+            assert_eq!(interruption, Interruption::Signal);
+            assert!(call.interrupt().unwrap().is_delivered());
+        }
+        drop(child.stdin.take());
+        assert!(within("the end", listener.next()).await.is_none());
+        assert!(child.wait().await.unwrap().success());
+    });
+}
+
 // T15: the kernel's own number reaches no program, whoever gets the signal, and no call waits for ever.
 #[test]
 fn many_threads_under_a_storm_of_signals_see_eintr_or_nothing() {

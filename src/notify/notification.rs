@@ -94,8 +94,8 @@ impl FrozenThread {
 
 /// One frozen thread: a trapped system call that waits for its answer.
 ///
-/// It is answered once, by value: [`continue_syscall`](Self::continue_syscall), [`respond`](Self::respond) or
-/// [`error`](Self::error). A notification that is dropped unanswered (a panic, an aborted task, a timeout) makes
+/// It is answered once, by value: [`continue_syscall`](Self::continue_syscall), [`respond`](Self::respond),
+/// [`respond_with_fd`](Self::respond_with_fd) or [`error`](Self::error). A notification that is dropped unanswered (a panic, an aborted task, a timeout) makes
 /// the call fail with `ENOSYS`; it is never let through. So `tokio::time::timeout(limit, handle(call))` is a
 /// complete deadline for a handler.
 ///
