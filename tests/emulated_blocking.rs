@@ -492,6 +492,43 @@ fn a_signal_that_another_thread_takes_ends_no_call() {
     });
 }
 
+// T12, T13: the thread that leads the process takes the signal.
+#[test]
+fn a_process_stops_although_a_thread_of_it_is_frozen() {
+    const STOPS: &str = r#"
+        static void *call(void *unused) {
+            check(trap(1, 0, 0, 0) == 7, "the answer");
+            return unused;
+        }
+        int main(void) {
+            pthread_t thread;
+            check(!pthread_create(&thread, NULL, call, NULL), "pthread_create");
+            pthread_join(thread, NULL);
+        }
+    "#;
+    if !killable() {
+        return;
+    }
+    on_each_runtime(|| async {
+        let (mut child, mut listener) = command("stops", STOPS).spawn().await.unwrap();
+        let pid = child.id().unwrap();
+        for _ in 0..3 {
+            let call = next(&mut listener).await;
+            is_not_interrupted(&call).await;
+            child.signal(Signal::SIGSTOP).unwrap();
+            let served = within("the stop", call.serve_restartable(for_ever())).await;
+            assert_eq!(served.unwrap(), Delivery::Delivered);
+            let stopped = || threads(pid).into_iter().all(|tid| state(tid) == Some('T'));
+            until("all threads are stopped", stopped).await;
+            child.signal(Signal::SIGCONT).unwrap();
+        }
+        let call = next(&mut listener).await;
+        call.respond(7).unwrap();
+        assert!(within("the end", listener.next()).await.is_none());
+        assert!(child.wait().await.unwrap().success());
+    });
+}
+
 // T15: the kernel gives a signal to one thread, and the others must not return the number that stands for one.
 #[test]
 fn a_thread_whose_signal_may_be_anothers_sees_eintr() {

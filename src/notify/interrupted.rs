@@ -42,13 +42,21 @@ pub struct Interrupted<'a> {
 /// is gone.
 ///
 /// No event says that a signal waits. It is looked for in `/proc`, first after a millisecond, then less and less often, in
-/// the end every 20 ms.
+/// the end every 20 ms. Each call that is waited for holds two descriptors of this process meanwhile.
 ///
 /// Looked for are signals that the thread does not block, and that it catches, or that would stop or end it. One that
 /// was sent to a process of several threads counts once it waits at two looks in a row, because the kernel may have given it to
-/// another thread. Not seen is that *another* thread has taken a signal that stops the process: the frozen thread stops
-/// when it is answered, and until then `waitpid(2)` does not report the process as stopped. Nor is a mask seen that the
-/// call itself would set, such as that of `ppoll(2)`.
+/// another thread.
+///
+/// A process stops (`SIGSTOP`, Control-Z) when all of its threads do, so a frozen one has to be answered for that. It is
+/// noticed where the signal waits for this thread, or where the thread that leads the process has taken it. Where yet
+/// another thread has, the process stops, and `waitpid(2)` says so, only after the next answer. Not noticed either is a
+/// mask that the call itself would set, such as that of `ppoll(2)`.
+///
+/// # Security
+///
+/// A hostile target can have as many calls waited for as it has threads, unless its supervisor answers those beyond
+/// some number at once, or limits the threads.
 impl Notification {
     /// Waits until a signal waits for the answer, or the target is gone.
     ///

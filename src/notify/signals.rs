@@ -10,6 +10,8 @@ pub(super) struct Signals {
     /// Whether the thread sleeps so that nothing but its death wakes it, as one does that a signal came to while it waits
     /// for its answer (T12). Until then the signal is another thread's, or the kernel is about to take the call back.
     held: bool,
+    /// Whether the leader of the process has stopped it, for which the kernel waits for this thread, too.
+    stopping: bool,
     threads: u64,
     /// Sent to the thread.
     own: u64,
@@ -22,32 +24,30 @@ pub(super) struct Signals {
 
 impl Signals {
     pub(super) fn of(tid: Pid) -> Result<Self> {
-        let status = std::fs::read_to_string(format!("/proc/{tid}/status"));
-        let failed = |source| Error::Io {
-            operation: "reading /proc",
-            source,
-        };
-        let status = status.map_err(failed)?;
-        Self::parse(&status).ok_or_else(|| failed(std::io::ErrorKind::InvalidData.into()))
+        let status = status(tid)?;
+        let (mut signals, leader) =
+            Self::parse(&status).ok_or_else(|| failed(std::io::ErrorKind::InvalidData.into()))?;
+        // Whose signals the kernel hands to its leader first. It may be gone; then nobody can tell.
+        if signals.held && leader != tid {
+            signals.stopping = self::status(leader).is_ok_and(|status| state(&status) == Some('T'));
+        }
+        Ok(signals)
     }
 
-    /// A program chooses its name, but can't break the line with it: the kernel escapes it.
-    fn parse(status: &str) -> Option<Self> {
-        let field = |name, radix| {
-            let mut lines = status.lines();
-            let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-            u64::from_str_radix(value.trim(), radix).ok()
+    /// Also gives the leader of the process.
+    fn parse(status: &str) -> Option<(Self, Pid)> {
+        let number = |name, radix| u64::from_str_radix(field(status, name)?, radix).ok();
+        let signals = Self {
+            held: state(status)? == 'D',
+            stopping: false,
+            threads: number("Threads", 10)?,
+            own: number("SigPnd", 16)?,
+            shared: number("ShdPnd", 16)?,
+            blocked: number("SigBlk", 16)?,
+            ignored: number("SigIgn", 16)?,
+            caught: number("SigCgt", 16)?,
         };
-        let state = status.lines().find_map(|line| line.strip_prefix("State:"))?;
-        Some(Self {
-            held: state.trim_start().starts_with('D'),
-            threads: field("Threads", 10)?,
-            own: field("SigPnd", 16)?,
-            shared: field("ShdPnd", 16)?,
-            blocked: field("SigBlk", 16)?,
-            ignored: field("SigIgn", 16)?,
-            caught: field("SigCgt", 16)?,
-        })
+        Some((signals, Pid::from_raw(field(status, "Tgid")?.parse().ok()?)))
     }
 
     /// Which of these end a call that waits.
@@ -69,8 +69,31 @@ impl Signals {
             1 => self.own | self.shared,
             _ => self.own,
         };
-        self.interrupting(sure) != 0
+        self.stopping || self.interrupting(sure) != 0
     }
+}
+
+fn status(tid: Pid) -> Result<String> {
+    std::fs::read_to_string(format!("/proc/{tid}/status")).map_err(failed)
+}
+
+fn failed(source: std::io::Error) -> Error {
+    Error::Io {
+        operation: "reading /proc",
+        source,
+    }
+}
+
+/// A program chooses its name, but can't break the line with it: the kernel escapes it.
+fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    let mut lines = status.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    Some(value.trim())
+}
+
+/// The scheduler's letter.
+fn state(status: &str) -> Option<char> {
+    field(status, "State")?.chars().next()
 }
 
 const IGNORED_BY_DEFAULT: u64 =
@@ -87,6 +110,7 @@ mod tests {
     fn signals(own: u64, shared: u64) -> Signals {
         Signals {
             held: true,
+            stopping: false,
             threads: 2,
             own,
             shared,
@@ -134,8 +158,8 @@ mod tests {
     #[test]
     fn this_thread_can_be_read() {
         let signals = Signals::of(nix::unistd::gettid()).unwrap();
-        assert!(signals.threads > 1);
+        assert!(signals.threads > 0 && !signals.held);
         assert!(Signals::of(Pid::from_raw(i32::MAX)).is_err());
-        assert_eq!(Signals::parse("Name:\tx\nThreads:\t1\n"), None);
+        assert!(Signals::parse("Name:\tx\nThreads:\t1\n").is_none());
     }
 }
