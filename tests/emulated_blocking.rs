@@ -13,11 +13,10 @@ use support::{state, until, within};
 use tokio::net::TcpListener;
 
 /// A server that says what it got from each connection, in capitals. It accepts on a socket on which the kernel's own
-/// accept would fail at once. `argv[1]` is the signals' flags; `argv[2]` after how many milliseconds it has an alarm.
+/// accept would fail at once. `argv[1]` is the signals' flags.
 const SERVER: &str = r#"
 #include <ctype.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 int main(int argc, char **argv) {
     int flags = atoi(argv[1]);
     handle_signal(SIGALRM, flags);
@@ -27,8 +26,6 @@ int main(int argc, char **argv) {
     sigemptyset(&blocked);
     sigaddset(&blocked, SIGHUP);
     sigprocmask(SIG_BLOCK, &blocked, NULL);
-    struct itimerval alarm = { .it_value = { .tv_usec = 1000 * atoi(argv[2]) } };
-    check(!setitimer(ITIMER_REAL, &alarm, NULL), "setitimer");
     int server = socket(AF_INET, SOCK_STREAM, 0);
     for (;;) {
         int fd = accept(server, NULL, NULL);
@@ -57,10 +54,10 @@ struct Server {
 }
 
 impl Server {
-    async fn start(flags: i32, alarm: u32, wait_killable: bool) -> Self {
+    async fn start(flags: i32, wait_killable: bool) -> Self {
         let mut command = command("server", SERVER);
         command
-            .args([flags.to_string(), alarm.to_string()])
+            .arg(flags.to_string())
             .filter(Filter::new().trap(Sysno::accept))
             .wait_killable(wait_killable);
         let (child, listener) = command.spawn().await.unwrap();
@@ -138,7 +135,7 @@ async fn is_not_interrupted(call: &Notification) {
 #[test]
 fn a_connection_ends_an_accept_with_a_descriptor() {
     on_each_runtime(|| async {
-        let mut server = Server::start(0, 0, true).await;
+        let mut server = Server::start(0, true).await;
         for _ in 0..3 {
             let call = server.next().await;
             server.serve(call).await;
@@ -155,17 +152,17 @@ fn a_connection_ends_an_accept_with_a_descriptor() {
 
 // T12
 #[test]
-fn an_alarm_ends_an_accept_with_eintr() {
+fn a_signal_ends_an_accept_with_eintr() {
     if !killable() {
         return;
     }
     on_each_runtime(|| async {
-        let mut server = Server::start(0, 30, true).await;
+        let mut server = Server::start(0, true).await;
         let call = server.next().await;
+        server.child.signal(Signal::SIGALRM).unwrap();
         assert_eq!(server.accept(call).await, Some(Interruption::Signal));
         let call = server.next().await;
         server.serve(call).await;
-        // A signal to the one thread.
         let call = server.next().await;
         server.child.signal(Signal::SIGUSR1).unwrap();
         assert_eq!(server.accept(call).await, Some(Interruption::Signal));
@@ -179,6 +176,29 @@ fn an_alarm_ends_an_accept_with_eintr() {
     });
 }
 
+// T12: a timer of the target's own, which rings again in case that it did so before the call was received (T10).
+#[test]
+fn an_alarm_ends_a_call_with_eintr() {
+    const ALARM: &str = r#"
+        #include <sys/time.h>
+        int main(void) {
+            handle_signal(SIGALRM, 0);
+            struct itimerval often = { { .tv_usec = 30000 }, { .tv_usec = 30000 } };
+            check(!setitimer(ITIMER_REAL, &often, NULL), "setitimer");
+            check(trap(1, 0, 0, 0) == -EINTR && handled > 0, "EINTR");
+        }
+    "#;
+    on_each_runtime(|| async {
+        let (mut child, mut listener) = command("alarm", ALARM).spawn().await.unwrap();
+        while let Some(call) = within("a call, or the end", listener.next()).await {
+            within("the alarm", call.serve_blocking(for_ever()))
+                .await
+                .unwrap();
+        }
+        assert!(child.wait().await.unwrap().success());
+    });
+}
+
 // T12, and T9 by our own answer.
 #[test]
 fn a_handler_with_sa_restart_has_the_accept_made_again() {
@@ -186,8 +206,9 @@ fn a_handler_with_sa_restart_has_the_accept_made_again() {
         return;
     }
     on_each_runtime(|| async {
-        let mut server = Server::start(libc::SA_RESTART, 10, true).await;
+        let mut server = Server::start(libc::SA_RESTART, true).await;
         let call = server.next().await;
+        server.child.signal(Signal::SIGALRM).unwrap();
         assert_eq!(server.accept(call).await, Some(Interruption::Signal));
         let call = server.next().await;
         server.serve(call).await;
@@ -207,7 +228,7 @@ fn a_stopped_target_stops_and_makes_its_accept_again() {
         return;
     }
     on_each_runtime(|| async {
-        let mut server = Server::start(0, 0, true).await;
+        let mut server = Server::start(0, true).await;
         for signal in [Signal::SIGSTOP, Signal::SIGTSTP] {
             let call = server.next().await;
             server.child.signal(signal).unwrap();
@@ -230,7 +251,7 @@ fn a_stopped_target_stops_and_makes_its_accept_again() {
 #[test]
 fn signals_that_end_no_call_do_not_end_this_one() {
     on_each_runtime(|| async {
-        let mut server = Server::start(0, 0, true).await;
+        let mut server = Server::start(0, true).await;
         let call = server.next().await;
         // Blocked, ignored, and ignored by default.
         for signal in [Signal::SIGHUP, Signal::SIGUSR2, Signal::SIGWINCH, Signal::SIGCONT] {
@@ -254,7 +275,7 @@ fn a_signal_that_would_dump_a_core_ends_the_target() {
     use std::os::unix::process::ExitStatusExt;
     on_each_runtime(|| async {
         for signal in [Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGKILL] {
-            let mut server = Server::start(0, 0, true).await;
+            let mut server = Server::start(0, true).await;
             let call = server.next().await;
             server.child.signal(signal).unwrap();
             let end = server.accept(call).await;
@@ -271,8 +292,9 @@ fn a_signal_that_would_dump_a_core_ends_the_target() {
 #[test]
 fn without_protection_the_kernel_ends_the_accept_itself() {
     on_each_runtime(|| async {
-        let mut server = Server::start(0, 30, false).await;
+        let mut server = Server::start(0, false).await;
         let call = server.next().await;
+        server.child.signal(Signal::SIGALRM).unwrap();
         assert_eq!(server.accept(call).await, Some(Interruption::Gone));
         let call = server.next().await;
         server.child.signal(Signal::SIGSTOP).unwrap();

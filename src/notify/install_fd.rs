@@ -191,8 +191,8 @@ impl Notification {
     /// # Examples
     ///
     /// ```
-    /// # use asm_tracer::{InstallFd, Notification, Result};
-    /// # fn open(call: Notification) -> Result<()> {
+    /// # use asm_tracer::{InstallFd, Notification};
+    /// # fn open(call: Notification) -> std::io::Result<()> {
     /// let file = std::fs::File::open("/etc/hostname")?;
     /// call.respond_with_fd(&file, InstallFd::new().close_on_exec(true))?;
     /// # Ok(())

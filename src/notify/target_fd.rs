@@ -35,8 +35,8 @@ impl Notification {
     /// # Examples
     ///
     /// ```
-    /// # use asm_tracer::{Notification, Result};
-    /// # fn look(call: Notification) -> Result<()> {
+    /// # use asm_tracer::Notification;
+    /// # fn look(call: Notification) -> std::io::Result<()> {
     /// // What is the target about to write to?
     /// let file = std::fs::File::from(call.target_fd(call.args()[0] as i32)?);
     /// println!("{:?}", file.metadata()?);
