@@ -5,9 +5,9 @@ mod support;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd};
 
-use asm_tracer::{Child, Delivery, Errno, Error, InstallFd, Listener, Notification};
-use support::target::{command, on_each_runtime};
-use support::within;
+use asm_tracer::{Child, Delivery, Errno, Error, InstallFd, Listener, Notification, Sysno};
+use support::target::{command, on_each_runtime, threads, waits_in};
+use support::{until, within};
 
 /// An open file with this text, positioned at its beginning.
 fn file(text: &str) -> std::fs::File {
@@ -211,6 +211,41 @@ fn what_the_target_can_not_take_is_refused_and_the_call_still_waits() {
         call = refused(call, InstallFd::new().replace(20), (Some(20), Errno::EBADF));
         call = refused(call, InstallFd::new().replace(-1), (Some(-1), Errno::EBADF));
         delivered(call.respond_with_fd(file("fits"), InstallFd::new().replace(12)));
+        succeeded(child, listener).await;
+    });
+}
+
+// T19: a number under which another thread is just opening something; here a pipe, for which it waits.
+#[test]
+fn a_number_that_is_being_opened_is_refused_and_the_call_still_waits() {
+    const OPENING: &str = r#"
+        #include <sys/stat.h>
+        static void *open_pipe(void *path) {
+            check(open(path, O_RDONLY) >= 0, "open");
+            return NULL;
+        }
+        int main(int argc, char **argv) {
+            int number = dup(0);
+            check(!close(number) && !mkfifo(argv[1], 0600), "mkfifo");
+            pthread_t thread;
+            check(!pthread_create(&thread, NULL, open_pipe, argv[1]), "pthread_create");
+            check(trap(number, 0, 0, 0) == 7, "the answer");
+            check(open(argv[1], O_WRONLY) >= 0 && !pthread_join(thread, NULL), "the other end");
+        }
+    "#;
+    on_each_runtime(|| async {
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = command("opening", OPENING);
+        command.arg(directory.path().join("pipe"));
+        let (child, mut listener) = command.spawn().await.unwrap();
+        let call = next(&mut listener).await;
+        let pid = child.id().unwrap();
+        let opens = || threads(pid).into_iter().any(|tid| waits_in(tid, Sysno::openat));
+        until("the other thread opens the pipe", opens).await;
+        let number = call.args()[0] as i32;
+        let options = InstallFd::new().replace(number);
+        let call = refused(call, options, (Some(number), Errno::EBUSY));
+        delivered(call.respond(7));
         succeeded(child, listener).await;
     });
 }
