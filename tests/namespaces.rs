@@ -4,8 +4,9 @@ mod support;
 
 use std::os::fd::AsFd;
 use std::process::Stdio;
+use std::time::Duration;
 
-use asm_tracer::{Delivery, Errno, Error, Listener};
+use asm_tracer::{Delivery, Errno, Error, InstallFd, Listener};
 use support::foreign::Foreign;
 use support::target::{command, on_each_runtime, program, threads};
 use support::{assert_passed, is_child, rerun, within};
@@ -171,6 +172,13 @@ async fn served_from_another_namespace(mut listener: Listener) {
         assert!(matches!(call.read_value::<u8>(address), Err(Error::UnknownPid)));
         assert!(matches!(call.read_iovec(address, 1), Err(Error::UnknownPid)));
         assert!(matches!(call.write_memory(address, b"x"), Err(Error::UnknownPid)));
+        assert!(matches!(call.target_fd(0), Err(Error::UnknownPid)));
+        let interrupted = within("the refusal", call.interrupted()).await;
+        assert!(matches!(interrupted, Err(Error::UnknownPid)));
+        // What goes by the call alone works.
+        assert!(call.install_fd(std::io::stdin(), InstallFd::new()).is_ok());
+        let gone = tokio::time::timeout(Duration::from_millis(50), call.gone()).await;
+        assert!(gone.is_err(), "{gone:?}");
         assert!(call.is_pending());
         calls += 1;
         match calls {

@@ -185,8 +185,10 @@ impl Notification {
     /// `SECCOMP_ADDFD_FLAG_SEND`, since Linux 5.14. Before, it is done in two steps: where a signal takes the call back, or
     /// another thread of the target looks, in between, the target has a descriptor that no call has returned.
     ///
-    /// Until commit 832b9b176be0, a thread that is stopped or traced in this very moment (`SIGSTOP`, a debugger) makes the
-    /// call return 0 without a descriptor, and gives [`Delivery::Gone`]. No other signal does.
+    /// Until commit 832b9b176be0, the call returns 0 without a descriptor, and this gives [`Delivery::Gone`], if in this very
+    /// moment this process is stopped (`SIGSTOP`) or traced, or an `io_uring` of this thread has something for it. All
+    /// other signals are blocked meanwhile. Where that matters, [`install_fd`](Self::install_fd) and then
+    /// [`respond`](Self::respond) are not affected.
     ///
     /// # Examples
     ///

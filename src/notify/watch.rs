@@ -56,9 +56,5 @@ impl Watch {
 /// process.
 fn death_of(tid: Pid) -> Option<AsyncFd<OwnedFd>> {
     let pidfd = pidfd::open_thread(tid).or_else(|_| pidfd::open(tid)).ok()?;
-    register(pidfd)
-}
-
-fn register(pidfd: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
     pidfd::register(pidfd, Interest::READABLE).ok()
 }
