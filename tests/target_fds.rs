@@ -272,29 +272,27 @@ fn a_killed_target_takes_no_descriptor() {
 #[test]
 fn a_target_may_be_killed_while_it_takes_descriptors() {
     on_each_runtime(|| async {
-        let (mut gone, mut given) = (0, 0);
         for attempt in 0..60 {
             let body = "int main(void) { for (;;) close(trap(1, 0, 0, 0)); }";
             let (mut child, mut listener) = start("takes", body).await;
+            let source = file("");
+            let call = next(&mut listener).await;
+            delivered(call.respond_with_fd(&source, InstallFd::new()));
             let kills = tokio::task::spawn_blocking(move || {
+                // At another moment each time.
                 std::thread::sleep(std::time::Duration::from_micros(attempt * 20));
                 child.start_kill().unwrap();
                 child
             });
-            let source = file("");
             while let Some(call) = within("a call or the end", listener.next()).await {
                 if let Err(error) = call.install_fd(&source, InstallFd::new().replace(9)) {
                     assert!(matches!(error, Error::Gone), "{error:?}");
                 }
-                match call.respond_with_fd(&source, InstallFd::new()).unwrap() {
-                    Delivery::Delivered => given += 1,
-                    Delivery::Gone => gone += 1,
-                }
+                call.respond_with_fd(&source, InstallFd::new()).unwrap();
             }
             let mut child = kills.await.unwrap();
             within("the exit", child.wait()).await.unwrap();
         }
-        assert!(given > 0, "{given} given, {gone} gone");
     });
 }
 
