@@ -10,14 +10,16 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigmaskHow, pthread_sigmask};
 
 use crate::reaper::all_but_sigsys;
 
-/// Work for a thread. It may panic, of which nobody is told.
-pub(crate) type Work = Box<dyn FnOnce() + Send>;
+/// Work for a thread, which gives who is to be told of its end: once the thread is there for the next, which may follow
+/// from it. It may panic, of which nobody is told.
+pub(crate) type Work = Box<dyn FnOnce() -> Option<Waker> + Send>;
 
 /// A thread without work ends after this long.
 const IDLE: Duration = Duration::from_secs(5);
@@ -69,12 +71,21 @@ fn serve(work: Work) {
     let worker = Arc::new(Worker::default());
     let mut next = Some(work);
     while let Some(work) = next {
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
-            // A payload may panic as it is dropped.
-            std::mem::forget(payload);
-        }
-        next = worker.next();
+        let waker = caught(work).flatten();
+        next = worker.next(waker);
     }
+}
+
+/// Does what is somebody else's code; `None` if it panics, which has been reported then.
+pub(crate) fn caught<T>(code: impl FnOnce() -> T) -> Option<T> {
+    let outcome = catch_unwind(AssertUnwindSafe(code));
+    // A payload may panic as it is dropped.
+    outcome.map_err(std::mem::forget).ok()
+}
+
+/// Tells who waits, if somebody does.
+pub(crate) fn wake(waker: Option<Waker>) {
+    caught(|| waker.map(Waker::wake));
 }
 
 impl Worker {
@@ -84,10 +95,11 @@ impl Worker {
     }
 
     /// Waits for work; `None` if there was none for a while and there won't be any.
-    fn next(self: &Arc<Self>) -> Option<Work> {
+    fn next(self: &Arc<Self>, waker: Option<Waker>) -> Option<Work> {
         let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
         pool.idle.push(Arc::clone(self));
         drop(pool);
+        wake(waker);
         self.wait(IDLE).or_else(|| {
             let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
             let place = pool.idle.iter().position(|idle| Arc::ptr_eq(idle, self));

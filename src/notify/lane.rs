@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
 
 use crate::workers;
 
@@ -11,8 +12,8 @@ const LIMIT: usize = 4;
 
 /// A look that waits for a thread, or has one.
 pub(super) trait Job: Send + Sync {
-    /// Does it on this thread, unless it was given up. It does not panic.
-    fn run(&self);
+    /// Does it on this thread, unless it was given up, and gives who waits for it. It does not panic.
+    fn run(&self) -> Option<Waker>;
 }
 
 /// The looks at the targets of one listener. A look that was given up counts until the kernel lets go of its thread, so
@@ -64,12 +65,16 @@ impl Lane {
         drop(withdrawn);
     }
 
-    fn serve(&self, first: Arc<dyn Job>) {
-        let mut next = Some(first);
-        while let Some(job) = next {
-            job.run();
-            drop(job);
-            next = self.next();
+    /// Does a look and those that wait; gives who waits for the last one.
+    fn serve(&self, first: Arc<dyn Job>) -> Option<Waker> {
+        let mut job = first;
+        loop {
+            let waker = job.run();
+            match self.next() {
+                Some(next) => job = next,
+                None => return waker,
+            }
+            workers::wake(waker);
         }
     }
 

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use super::Target;
 use super::lane::{Job, Lane};
 use crate::error::{Error, Result};
+use crate::workers;
 
 /// The future of a look at the target; see [`Notification::look`](super::Notification::look).
 ///
@@ -126,13 +127,13 @@ where
     F: FnOnce(&Target) -> Result<T> + Send + 'static,
     T: Send + 'static,
 {
-    fn run(&self) {
+    fn run(&self) -> Option<Waker> {
         let mut state = self.lock();
         let (target, with) = match std::mem::replace(&mut state.stage, Stage::Running) {
             Stage::Waiting(target, with) => (target, with),
             other => {
                 state.stage = other;
-                return;
+                return None;
             }
         };
         drop(state);
@@ -149,14 +150,8 @@ where
         };
         let waker = state.waker.take();
         drop(state);
-        // Either is code of somebody else's.
-        let finish = AssertUnwindSafe(|| {
-            drop(left);
-            waker.map(Waker::wake)
-        });
-        if let Err(payload) = catch_unwind(finish) {
-            std::mem::forget(payload);
-        }
+        workers::caught(|| drop(left));
+        waker
     }
 }
 
