@@ -3,6 +3,7 @@
 
 pub(crate) mod limit;
 pub(crate) mod side_by_side;
+pub(crate) mod stalling;
 pub(crate) mod start;
 
 use std::future::Future;
