@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::syscall::{RemoteSlice, SyscallError, process_vm_readv, process_vm_writev};
 
 /// Reads up to `buffer.len()` bytes, fewer where the memory ends.
@@ -70,4 +70,33 @@ fn progress(transferred: Result<usize, SyscallError>, wanted: usize) -> Result<u
         Ok(0) if wanted > 0 => Err(Errno::EFAULT),
         transferred => Ok(transferred?),
     }
+}
+
+/// At most so much is allocated before there is something to put into it.
+pub(crate) const CHUNK: usize = 64 * 1024;
+
+/// Reads up to `length` bytes with this, fewer where the memory ends.
+pub(crate) fn read_up_to(
+    address: u64,
+    length: usize,
+    read: impl Fn(u64, &mut [u8]) -> Result<usize>,
+) -> Result<Vec<u8>> {
+    let mut data = Vec::new();
+    while data.len() < length {
+        let (start, chunk) = (data.len(), CHUNK.min(length - data.len()));
+        if data.try_reserve(chunk).is_err() {
+            return Err(Error::os("reading memory", Errno::ENOMEM));
+        }
+        data.resize(start + chunk, 0);
+        let read = match read(address.wrapping_add(start as u64), &mut data[start..]) {
+            // The end of what is readable, behind what was.
+            Err(Error::Fault { .. }) if start > 0 => 0,
+            read => read?,
+        };
+        data.truncate(start + read);
+        if read < chunk {
+            break;
+        }
+    }
+    Ok(data)
 }

@@ -110,11 +110,16 @@ impl Process {
     pub(crate) fn read_memory(&self, address: u64, buffer: &mut [u8]) -> Result<usize> {
         // Without the lock: a target can make the read stall for as long as it likes.
         let read = memory::read(self.pid, address, buffer);
+        self.validated(address, read)
+    }
+
+    /// The outcome of an access by the pid, now that it is known whether it met this process.
+    pub(crate) fn validated(&self, address: u64, outcome: Result<usize, Errno>) -> Result<usize> {
         // The pid was the child's all the while if it is so still.
         if self.reaped() || send_signal(self.pidfd.as_fd(), 0) == Err(Errno::ESRCH) {
             return Err(Error::Gone);
         }
-        read.map_err(|errno| memory::error(errno, address))
+        outcome.map_err(|errno| memory::error(errno, address))
     }
 }
 

@@ -76,7 +76,7 @@ fn one_look_does_any_number_of_accesses() {
             let path = target.read_path(text)?;
             let string = target.read_cstr(text, 10)?;
             let start: [u8; 4] = target.read_value(text)?;
-            let slices = target.read_iovec(both, 2)?;
+            let slices: [_; 2] = target.read_iovec(both, 2)?.try_into().unwrap();
             target.write_memory(place, b"seen")?;
             let mut seen = [0; 5];
             let n = target.read_memory(place, &mut seen)?;
@@ -86,7 +86,10 @@ fn one_look_does_any_number_of_accesses() {
         assert_eq!(path.as_os_str(), "some/path");
         assert_eq!(string.as_bytes(), b"some/path");
         assert_eq!(&start, b"some");
-        assert_eq!(slices.map_addresses(), [(text, 9), (place, 100)]);
+        assert_eq!(
+            slices.map(|slice| (slice.address, slice.len)),
+            [(text, 9), (place, 100)]
+        );
         assert_eq!(seen, b"seen\0");
         let fault = within("a fault", frozen.call.look(|target| target.read_path(8))).await;
         assert!(matches!(fault, Err(Error::Fault { address: 8 })), "{fault:?}");
@@ -94,14 +97,29 @@ fn one_look_does_any_number_of_accesses() {
     });
 }
 
-trait Addresses {
-    fn map_addresses(&self) -> Vec<(u64, u64)>;
-}
-
-impl Addresses for Vec<asm_tracer::RemoteSlice> {
-    fn map_addresses(&self) -> Vec<(u64, u64)> {
-        self.iter().map(|slice| (slice.address, slice.len)).collect()
-    }
+#[test]
+fn a_look_at_a_child_reads_what_there_is_until_it_has_ended() {
+    on_each_runtime(|| async {
+        let frozen = Frozen::start().await;
+        let text = frozen.call.args()[0] as u64;
+        let read = within("the look", frozen.child.look_at(text, 9)).await;
+        assert_eq!(read.unwrap(), b"some/path");
+        // To the end of the mapping, in pieces.
+        let read = within("all", frozen.child.look_at(text, usize::MAX))
+            .await
+            .unwrap();
+        assert!(read.starts_with(b"some/path\0"));
+        assert_eq!((text + read.len() as u64) % 4096, 0);
+        let fault = within("a fault", frozen.child.look_at(8, 8)).await;
+        assert!(matches!(fault, Err(Error::Fault { address: 8 })), "{fault:?}");
+        let mut child = frozen.child;
+        let late = child.look_at(text, 9);
+        within("the death", child.kill()).await.unwrap();
+        assert!(matches!(within("the look", late).await, Err(Error::Gone)));
+        let orphaned = child.look_at(text, 9);
+        drop(child);
+        assert!(matches!(within("the look", orphaned).await, Err(Error::Gone)));
+    });
 }
 
 #[test]

@@ -12,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::log::Log;
 use crate::error::{Error, Result};
+use crate::memory::{self, CHUNK};
 use crate::notify::{Source, TrappedSyscall};
 use crate::pidfd::{KillOnDrop, Process};
 use crate::process::{ExecReport, Running};
@@ -127,7 +128,10 @@ impl TracedChild {
     /// descendants, and it can't be another one's. At other times it is that of the program, as it happens to be.
     ///
     /// A hostile program can make the read stall for as long as it likes (memory behind a FUSE file or
-    /// `userfaultfd(2)`), and make it as long as `length` says: a length that comes from it must be bounded.
+    /// `userfaultfd(2)`), and this thread with it; in the hook that is the one on which all calls of this program wait,
+    /// and of no other. Nothing but the death of this process ends it, not that of the program if another one is
+    /// behind the memory. So a thread that has more to do must not read, or have another one do it. It also can make it
+    /// as long as `length` says: a length that comes from it must be bounded.
     ///
     /// # Errors
     ///
@@ -139,9 +143,9 @@ impl TracedChild {
             let looked_at = self.log.frozen();
             let (Some(thread), Some(source)) = (looked_at, self.source.upgrade()) else {
                 let process = self.process();
-                return read_up_to(address, length, |at, buffer| process.read_memory(at, buffer));
+                return memory::read_up_to(address, length, |at, buffer| process.read_memory(at, buffer));
             };
-            let read = read_up_to(address, length, |at, buffer| {
+            let read = memory::read_up_to(address, length, |at, buffer| {
                 thread.read_memory(&source, at, buffer)
             });
             // The hook may have been done with this call before it was read.
@@ -216,9 +220,6 @@ fn take<T>(pipe: &Mutex<Option<T>>) -> Option<T> {
     pipe.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-/// At most so much is allocated before there is something to put into it.
-const CHUNK: usize = 64 * 1024;
-
 /// Reads the pipes to their ends, each as data comes: a program that waits for room in one writes nothing to the other.
 fn read_all(mut pipes: [Option<File>; 2]) -> io::Result<[Vec<u8>; 2]> {
     let mut data = [Vec::new(), Vec::new()];
@@ -247,29 +248,4 @@ fn read_all(mut pipes: [Option<File>; 2]) -> io::Result<[Vec<u8>; 2]> {
             }
         }
     }
-}
-
-fn read_up_to(
-    address: u64,
-    length: usize,
-    read: impl Fn(u64, &mut [u8]) -> Result<usize>,
-) -> Result<Vec<u8>> {
-    let mut data = Vec::new();
-    while data.len() < length {
-        let (start, chunk) = (data.len(), CHUNK.min(length - data.len()));
-        if data.try_reserve(chunk).is_err() {
-            return Err(Error::os("reading memory", Errno::ENOMEM));
-        }
-        data.resize(start + chunk, 0);
-        let read = match read(address.wrapping_add(start as u64), &mut data[start..]) {
-            // The end of what is readable, behind what was.
-            Err(Error::Fault { .. }) if start > 0 => 0,
-            read => read?,
-        };
-        data.truncate(start + read);
-        if read < chunk {
-            break;
-        }
-    }
-    Ok(data)
 }

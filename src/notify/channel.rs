@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use super::inbox::{Drained, Inbox};
 use super::linger::Linger;
 use super::receive::{apply, receive};
-use super::{ChildKey, Notification, Source, WakeControl};
+use super::{ChildKey, Lane, Notification, Source, WakeControl};
 use crate::error::{Error, Result};
 use crate::pidfd::{ChildGuard, register};
 
@@ -63,6 +63,11 @@ impl Channel {
 
     pub(crate) fn key(&self) -> ChildKey {
         self.source.child
+    }
+
+    /// For the looks at the targets of this listener.
+    pub(crate) fn lane(&self) -> Arc<Lane> {
+        Arc::clone(&self.source.lane)
     }
 
     pub(crate) fn ended(&self) -> bool {

@@ -19,7 +19,7 @@ pub(super) trait Job: Send + Sync {
 /// The looks at the targets of one listener. A look that was given up counts until the kernel lets go of its thread, so
 /// that a hostile child keeps no more threads busy than this, and only from looks at itself.
 #[derive(Default)]
-pub(super) struct Lane {
+pub(crate) struct Lane {
     state: Mutex<State>,
 }
 

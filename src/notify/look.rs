@@ -11,12 +11,12 @@ use std::task::{Context, Poll, Waker};
 use futures_core::future::FusedFuture;
 use nix::errno::Errno;
 
-use super::Target;
 use super::lane::{Job, Lane};
 use crate::error::{Error, Result};
 use crate::workers;
 
-/// The future of a look at the target; see [`Notification::look`](super::Notification::look).
+/// The future of a look at a target; see [`Notification::look`](super::Notification::look) and
+/// [`Child::look_at`](crate::Child::look_at).
 ///
 /// It needs no runtime, and keeps none from shutting down.
 #[must_use = "futures do nothing unless you await or poll them"]
@@ -27,12 +27,8 @@ pub struct Look<T> {
 }
 
 impl<T: Send + 'static> Look<T> {
-    pub(super) fn new(
-        target: Target,
-        lane: Arc<Lane>,
-        with: impl FnOnce(&Target) -> Result<T> + Send + 'static,
-    ) -> Self {
-        let stage = Stage::Waiting(target, with);
+    pub(crate) fn new(lane: Arc<Lane>, look: impl FnOnce() -> Result<T> + Send + 'static) -> Self {
+        let stage = Stage::Waiting(look);
         Self {
             shared: Arc::new(Slot {
                 lane,
@@ -109,7 +105,7 @@ struct State<F, T> {
 }
 
 enum Stage<F, T> {
-    Waiting(Target, F),
+    Waiting(F),
     Running,
     Done(Outcome<T>),
     /// It was given up, or its outcome was taken.
@@ -124,13 +120,13 @@ impl<F, T> Slot<F, T> {
 
 impl<F, T> Job for Slot<F, T>
 where
-    F: FnOnce(&Target) -> Result<T> + Send + 'static,
+    F: FnOnce() -> Result<T> + Send + 'static,
     T: Send + 'static,
 {
     fn run(&self) -> Option<Waker> {
         let mut state = self.lock();
-        let (target, with) = match std::mem::replace(&mut state.stage, Stage::Running) {
-            Stage::Waiting(target, with) => (target, with),
+        let look = match std::mem::replace(&mut state.stage, Stage::Running) {
+            Stage::Waiting(look) => look,
             other => {
                 state.stage = other;
                 return None;
@@ -138,8 +134,7 @@ where
         };
         drop(state);
         // What a panic leaves in a bad state, it leaves to the one who awaits, to whom it goes on.
-        let outcome = catch_unwind(AssertUnwindSafe(|| with(&target)));
-        drop(target);
+        let outcome = catch_unwind(AssertUnwindSafe(look));
         let mut state = self.lock();
         let left = match state.stage {
             Stage::Running => {
@@ -157,7 +152,7 @@ where
 
 impl<F, T> Shared<T> for Slot<F, T>
 where
-    F: FnOnce(&Target) -> Result<T> + Send + 'static,
+    F: FnOnce() -> Result<T> + Send + 'static,
     T: Send + 'static,
 {
     fn start(self: Arc<Self>) -> Result<()> {

@@ -77,7 +77,7 @@ impl Notification {
         F: FnOnce(&Target) -> Result<T> + Send + 'static,
     {
         let target = Target::new(Arc::downgrade(&self.source), self.thread());
-        Look::new(target, Arc::clone(&self.source.lane), with)
+        Look::new(Arc::clone(&self.source.lane), move || with(&target))
     }
 
     fn sight(&self) -> Sight<'_, Source> {

@@ -34,6 +34,7 @@ pub(crate) use channel::Channel;
 pub use gone::Gone;
 pub use install_fd::{InstallFd, TargetFd};
 pub use interrupted::{Interrupted, Interruption};
+pub(crate) use lane::Lane;
 pub use listener::Listener;
 pub use look::Look;
 pub use next::Next;

@@ -2,6 +2,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::process::{ExitStatus, Output};
+use std::sync::Arc;
 use std::task::Poll;
 
 use nix::sys::signal::Signal;
@@ -10,7 +11,8 @@ use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 
 use super::exec_report::ExecReport;
 use crate::error::{Error, Result};
-use crate::notify::ChildKey;
+use crate::memory;
+use crate::notify::{ChildKey, Lane, Look};
 use crate::pidfd::ChildGuard;
 
 /// A supervised program that was started.
@@ -30,17 +32,19 @@ pub struct Child {
     pub stderr: Option<ChildStderr>,
     guard: ChildGuard,
     key: ChildKey,
+    lane: Arc<Lane>,
     exec_report: ExecReport,
 }
 
 impl Child {
-    pub(super) fn new(guard: ChildGuard, key: ChildKey, exec_report: ExecReport) -> Self {
+    pub(super) fn new(guard: ChildGuard, key: ChildKey, lane: Arc<Lane>, exec_report: ExecReport) -> Self {
         Self {
             stdin: None,
             stdout: None,
             stderr: None,
             guard,
             key,
+            lane,
             exec_report,
         }
     }
@@ -160,7 +164,7 @@ impl Child {
     ///
     /// Nothing keeps the program from changing it meanwhile; a frozen thread's view is
     /// [`Notification::read_memory`](crate::Notification::read_memory). Like that, it stalls for as long as a hostile
-    /// program likes; so read off the runtime if the program is not trusted.
+    /// program likes, and the runtime with it: [`look_at`](Self::look_at) is for programs that are not trusted.
     ///
     /// # Errors
     ///
@@ -168,6 +172,33 @@ impl Child {
     /// [`Error::NoAccess`] without permission, [`Error::Unsupported`] where the kernel can't.
     pub fn read_memory(&self, address: u64, buffer: &mut [u8]) -> Result<usize> {
         self.guard.process.get_ref().read_memory(address, buffer)
+    }
+
+    /// Reads up to `length` bytes of the program's memory on another thread, fewer where readable memory ends.
+    ///
+    /// Only this look stalls if the program makes its memory stall; it is one of those that
+    /// [`Notification::look`](crate::Notification::look) describes, and counts together with the looks at the calls of the
+    /// program. A length that comes from the program must be bounded.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`read_memory`](Self::read_memory), and [`Error::Io`] if there is no memory for so much, no thread to
+    /// be had, or if this process was forked from the one in which the look began.
+    ///
+    /// # Cancel safety
+    ///
+    /// A look that is dropped is given up, as [`Notification::look`](crate::Notification::look) says.
+    pub fn look_at(&self, address: u64, length: usize) -> Look<Vec<u8>> {
+        // A thread that stalls is not to keep the process, which is registered with a runtime.
+        let process = Arc::downgrade(&self.guard.process);
+        Look::new(Arc::clone(&self.lane), move || {
+            memory::read_up_to(address, length, |at, buffer| {
+                let alive = || process.upgrade().ok_or(Error::Gone);
+                let pid = alive()?.get_ref().pid();
+                let read = memory::read(pid, at, buffer);
+                alive()?.get_ref().validated(at, read)
+            })
+        })
     }
 }
 

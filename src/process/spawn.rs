@@ -47,7 +47,7 @@ pub(super) async fn spawn(command: &mut Command) -> Result<(Child, Listener)> {
     // Before the program runs: a failure still ends the child, whatever is to happen to it later.
     let channel = Channel::new(Source::new(listener), Some(guard()))?;
     let exec_report = start.execution(command.trap_initial_exec).await?;
-    let mut child = Child::new(guard(), channel.key(), exec_report);
+    let mut child = Child::new(guard(), channel.key(), channel.lane(), exec_report);
     (child.stdin, child.stdout, child.stderr) = (stdin, stdout, stderr);
     Ok((child, Listener::new(channel)))
 }
