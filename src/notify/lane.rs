@@ -94,3 +94,49 @@ impl std::fmt::Debug for Lane {
         f.debug_struct("Lane").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    /// Ends when it is told to.
+    struct Busy(Mutex<Receiver<()>>);
+
+    impl Job for Busy {
+        fn run(&self) -> Option<Waker> {
+            let _ = self.0.lock().unwrap().recv();
+            None
+        }
+    }
+
+    fn busy() -> (Sender<()>, Arc<Busy>) {
+        let (end, ended) = channel();
+        (end, Arc::new(Busy(Mutex::new(ended))))
+    }
+
+    #[test]
+    fn what_is_withdrawn_waits_no_more_and_what_waits_is_done_in_order() {
+        let lane = Arc::new(Lane::default());
+        let jobs: Vec<_> = (0..LIMIT + 3).map(|_| busy()).collect();
+        for (_, job) in &jobs {
+            let job: Arc<dyn Job> = job.clone();
+            lane.submit(job).unwrap();
+        }
+        let waiting = || lane.state.lock().unwrap().waiting.len();
+        let busy = || lane.state.lock().unwrap().busy;
+        assert_eq!((busy(), waiting()), (LIMIT, 3));
+        let (_, withdrawn) = &jobs[LIMIT + 1];
+        lane.withdraw(Arc::as_ptr(withdrawn) as *const dyn Job);
+        assert_eq!((waiting(), Arc::strong_count(withdrawn)), (2, 1));
+        lane.withdraw(Arc::as_ptr(&jobs[0].1) as *const dyn Job);
+        assert_eq!(waiting(), 2);
+        let kept = Arc::clone(&jobs[LIMIT].1);
+        drop(jobs);
+        // The threads are done with all of it.
+        while Arc::strong_count(&kept) > 1 || busy() > 0 {
+            std::thread::yield_now();
+        }
+    }
+}

@@ -50,7 +50,7 @@ impl<T> Future for Look<T> {
         let failed = match self.started.replace(here) {
             None => Arc::clone(&self.shared).start().err(),
             Some(there) if there != here => Some(Error::os(
-                "looking at the target before this process was forked",
+                "a look of the process that this one was forked from",
                 Errno::ECANCELED,
             )),
             Some(_) => None,
@@ -158,7 +158,7 @@ where
     fn start(self: Arc<Self>) -> Result<()> {
         let lane = Arc::clone(&self.lane);
         lane.submit(self).map_err(|source| Error::Io {
-            operation: "starting a thread to look at the target from",
+            operation: "starting a thread for a look",
             source,
         })
     }

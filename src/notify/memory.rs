@@ -43,8 +43,10 @@ impl Notification {
     /// # Security
     ///
     /// Behind memory there can be a FUSE file or `userfaultfd(2)`, and then whoever accesses it waits until some process
-    /// provides the page: as long as that one likes, beyond the death of the target if it is another one, and with no
-    /// way out but the death of the waiting process.
+    /// provides the page: as long as that one likes, and beyond the death of the target if it is another one. Only
+    /// `SIGKILL` to this process ends the wait earlier, and where a FUSE server reads synchronously not even that: this
+    /// process's exit waits for the server, too. Who must be sure of it leaves no way to `/dev/fuse` to the target and
+    /// those that it can reach.
     ///
     /// Four threads at a time look at the targets of one listener. Further looks at them wait; those at others don't. A
     /// thread that stalls counts until it stalls no more, whether or not somebody waits for it. So a hostile target and
@@ -52,8 +54,8 @@ impl Notification {
     /// runtime waits for them when it shuts down, they have all signals blocked but `SIGSYS`, and they end when there
     /// has been nothing to do for some seconds.
     ///
-    /// While a thread stalls, functions of the C library that have all threads do something wait for it: `setuid(3)`
-    /// and its relatives.
+    /// What has all threads of this process do something waits for one that stalls: `setuid(3)` and its relatives, for
+    /// as long as it stalls, and [`sigsys::Tracer`](crate::sigsys::Tracer) until it gives up.
     ///
     /// # Examples
     ///
