@@ -77,7 +77,8 @@ fn rewrite(criterion: &mut Criterion) {
     group.sample_size(20);
     let bare = Bare::start();
     let runtime = Builder::new_current_thread().enable_io().build().unwrap();
-    let subjects: [(&str, fn(&Runtime, &mut Listener, u64) -> Duration); 4] = [
+    type Subject = fn(&Runtime, &mut Listener, u64) -> Duration;
+    let subjects: [(&str, Subject); 4] = [
         ("other arguments", other_arguments),
         ("observed", observed),
         ("other arguments, observed", both),
