@@ -104,24 +104,20 @@ impl Bell {
         watched.filter(|(fd, _)| fd.revents != 0).map(|(_, name)| *name)
     }
 
-    /// Has it watch these, for no longer than the time, after which it stops anyway.
-    ///
-    /// What it watches already goes on until it stops, within the shortest time that it was ever given.
+    /// Has it watch these, for no longer than the time, after which it stops anyway. If it watches others at present, for longer,
+    /// it stops now.
     pub(super) fn watch(&mut self, fds: &[Watched], timeout: Option<Duration>) {
+        let covered = || fds.iter().all(|fd| self.names.contains(&fd.name));
         if !self.running {
             self.set(fds, timeout);
             self.running = ptrace(self.pid.as_raw(), PtraceRequest::Continue(SignalNumber::NONE)).is_ok();
+        } else if self.timeout.is_none() && (timeout.is_some() || !covered()) {
+            self.ring();
         }
     }
 
-    /// Tells whether it will stop by itself, or watches all of these.
-    pub(super) fn covers(&self, fds: &[Watched]) -> bool {
-        let watched = |fd: &Watched| self.names.contains(&fd.name);
-        !self.running || self.timeout.is_some() || fds.iter().all(watched)
-    }
-
     /// Has it stop.
-    pub(super) fn ring(&self) {
+    fn ring(&self) {
         let _ = self.rope.write(1);
     }
 

@@ -291,9 +291,6 @@ impl Borrower {
             std::thread::sleep(TICK);
             return self.look_around();
         };
-        if !bell.covers(&fds) {
-            bell.ring();
-        }
         bell.watch(&fds, unwatched.then_some(TICK));
         if self.desk.begin_wait() {
             let stopped = stops::next(true);

@@ -143,7 +143,11 @@ pub(in crate::notify) fn submit(order: Order) {
         .name("asm_tracer-borrow".into())
         .stack_size(256 * 1024);
     let here = Arc::clone(&desk);
-    if let Err(source) = thread.spawn(move || Borrower::new(here).run()) {
+    let run = move || {
+        Borrower::new(Arc::clone(&here)).run();
+        forget(&here);
+    };
+    if let Err(source) = thread.spawn(run) {
         let error = Error::Io {
             operation: "starting the thread that borrows targets",
             source,
@@ -155,6 +159,11 @@ pub(in crate::notify) fn submit(order: Order) {
         pid: std::process::id(),
         desk,
     });
+}
+
+/// Gives up what the thread that has left this desk needed.
+fn forget(desk: &Arc<Desk>) {
+    present().take_if(|present| Arc::ptr_eq(&present.desk, desk));
 }
 
 /// Says that nobody waits for an outcome any more.
