@@ -4,14 +4,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::answer::continue_unseen;
-use super::{Source, uapi};
+use super::{Source, borrow, uapi};
 
 /// The calls that run when they come.
 #[derive(Debug, Default)]
 pub(super) struct Passes {
     /// Whether there are any, for a look that costs nothing.
     any: AtomicBool,
-    calls: Mutex<Vec<Pass>>,
+    granted: Mutex<Granted>,
+}
+
+#[derive(Debug, Default)]
+struct Granted {
+    calls: Vec<Pass>,
+    /// The numbers of calls that the filter let pass by itself the last time, so that no pass was used; a bit each.
+    untrapped: [u64; 8],
 }
 
 /// The next call of a thread.
@@ -24,22 +31,47 @@ pub(super) struct Pass {
     pub(super) instruction_pointer: u64,
 }
 
-impl Passes {
-    fn calls(&self) -> MutexGuard<'_, Vec<Pass>> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+impl Granted {
+    fn remove(&mut self, which: impl Fn(&Pass) -> bool) -> Option<Pass> {
+        let index = self.calls.iter().position(which)?;
+        Some(self.calls.swap_remove(index))
     }
 
-    /// Lets a call run when it comes.
+    /// The bit of a number, if it has one.
+    fn untrapped(&mut self, nr: i32) -> Option<(&mut u64, u64)> {
+        let nr = usize::try_from(nr).ok()?;
+        Some((self.untrapped.get_mut(nr / 64)?, 1 << (nr % 64)))
+    }
+
+    fn set_untrapped(&mut self, nr: i32, untrapped: bool) {
+        if let Some((word, bit)) = self.untrapped(nr) {
+            *word = if untrapped { *word | bit } else { *word & !bit };
+        }
+    }
+}
+
+impl Passes {
+    fn granted(&self) -> MutexGuard<'_, Granted> {
+        self.granted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the next call of a thread run when it comes.
     pub(super) fn grant(&self, pass: Pass) {
-        let mut calls = self.calls();
-        calls.retain(|granted| granted.tid != pass.tid);
-        calls.push(pass);
+        let mut granted = self.granted();
+        granted.remove(|granted| granted.tid == pass.tid);
+        granted.calls.push(pass);
         self.any.store(true, Ordering::Release);
     }
 
     /// Takes back the pass of a thread, if it has not been used.
     pub(super) fn revoke(&self, tid: u32) {
-        self.remove(|granted| granted.tid == tid);
+        if self.any() {
+            let mut granted = self.granted();
+            if let Some(pass) = granted.remove(|granted| granted.tid == tid) {
+                granted.set_untrapped(pass.nr, true);
+            }
+            self.any.store(!granted.calls.is_empty(), Ordering::Release);
+        }
     }
 
     /// Tells whether any has not been used.
@@ -49,27 +81,37 @@ impl Passes {
 
     /// Tells whether a thread has a pass that has not been used.
     pub(super) fn is_granted(&self, tid: u32) -> bool {
-        self.calls().iter().any(|granted| granted.tid == tid)
+        self.any() && self.granted().calls.iter().any(|granted| granted.tid == tid)
     }
 
-    fn remove(&self, which: impl Fn(&Pass) -> bool) -> bool {
-        let mut calls = self.calls();
-        let before = calls.len();
-        calls.retain(|granted| !which(granted));
-        self.any.store(!calls.is_empty(), Ordering::Release);
-        calls.len() < before
+    /// Tells whether such a pass will probably be used, which only goes by the last one.
+    pub(super) fn is_expected(&self, nr: i64) -> bool {
+        let untrapped = self
+            .granted()
+            .untrapped(nr as i32)
+            .map(|(word, bit)| *word & bit != 0);
+        untrapped != Some(true)
     }
 
     /// Tells whether the call has a pass, and uses it up.
     fn admits(&self, request: &uapi::Request) -> bool {
+        // A pass is granted before its thread is let go, so it is seen when its call comes.
+        if !self.any() {
+            return false;
+        }
         let pass = Pass {
             tid: request.tid,
             nr: request.data.nr,
             args: request.data.args,
             instruction_pointer: request.data.instruction_pointer,
         };
-        // A pass is granted before its thread is let go, so it is seen when its call comes.
-        self.any() && self.remove(|granted| *granted == pass)
+        let mut granted = self.granted();
+        let admitted = granted.remove(|granted| *granted == pass).is_some();
+        if admitted {
+            granted.set_untrapped(pass.nr, false);
+        }
+        self.any.store(!granted.calls.is_empty(), Ordering::Release);
+        admitted
     }
 }
 
@@ -78,6 +120,8 @@ impl Source {
     pub(super) fn let_pass(&self, request: uapi::Request) -> Option<uapi::Request> {
         if self.passes.admits(&request) {
             continue_unseen(self, request.id);
+            // It may be waited for elsewhere.
+            borrow::call_passed();
             return None;
         }
         Some(request)

@@ -3,7 +3,7 @@
 //! It runs while there is something to do, and is all that the process shares, beside the launcher and the reaper.
 
 use std::collections::HashMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -30,8 +30,10 @@ const PROMPT: Duration = Duration::from_millis(2);
 const TICK: Duration = Duration::from_millis(10);
 /// For how long a call that is to pass unseen is waited for after its thread was let go.
 const PASSING: Duration = Duration::from_millis(100);
-/// For how long a call is waited for that the filter is asked about again, between looks for other stops.
-const SLICES: [i64; 6] = [4_000, 8_000, 16_000, 32_000, 64_000, 128_000];
+/// For how long a call is waited for that the filter traps once more, between looks for other stops, in nanoseconds: where the
+/// last one was trapped again, and where it was not. Calls that the filter lets pass now have no notification.
+const TRAPPED_AGAIN: &[i64] = &[150_000, 100_000];
+const LET_PASS: &[i64] = &[1_000, 8_000, 32_000, 64_000, 128_000];
 /// How many threads have a descriptor of their own at most. The others are looked at now and then.
 const WATCHED: usize = 256;
 
@@ -234,23 +236,42 @@ impl Borrower {
     /// Waits for a moment for the calls that the filter is asked about once more; false if there are none, or they take long.
     fn wait_for_calls(&mut self) -> bool {
         let mut sources = Vec::new();
-        let mut slice = usize::MAX;
-        for entry in self.loans.values_mut().filter(|entry| entry.slice < SLICES.len()) {
-            if let Some(source) = entry.loan.expected_at() {
-                sources.push(source);
-                slice = slice.min(entry.slice);
-                entry.slice += 1;
+        let mut patience = i64::MAX;
+        for entry in self.loans.values_mut() {
+            let Some(source) = entry.loan.expected_at() else {
+                entry.loan.let_run();
+                continue;
+            };
+            let slices = match source.passes.is_expected(entry.loan.number()) {
+                true => TRAPPED_AGAIN,
+                false => LET_PASS,
+            };
+            match slices.get(entry.slice) {
+                Some(slice) => {
+                    patience = patience.min(*slice);
+                    entry.slice += 1;
+                    sources.push(source);
+                }
+                None => entry.loan.let_run(),
             }
         }
-        let Some(nanoseconds) = SLICES.get(slice) else {
+        let (false, Ok(nudge)) = (sources.is_empty(), self.desk.nudge()) else {
             return false;
         };
-        let poll = |source| PollFd::new(std::os::fd::AsFd::as_fd(source), PollFlags::POLLIN);
-        let mut fds: Vec<_> = sources.iter().map(|source| poll(&**source)).collect();
-        if ppoll(&mut fds, Some(TimeSpec::new(0, *nanoseconds)), None).is_ok_and(|ready| ready > 0) {
-            for source in &sources {
-                source.receive_for_others();
+        let listeners = sources
+            .iter()
+            .map(|source| PollFd::new(source.as_fd(), PollFlags::POLLIN));
+        let nudged = PollFd::new(nudge.as_fd(), PollFlags::POLLIN);
+        let mut fds: Vec<_> = [nudged].into_iter().chain(listeners).collect();
+        if self.desk.wait_for_calls() {
+            let _ = ppoll(&mut fds, Some(TimeSpec::new(0, patience)), None);
+            self.desk.end_wait();
+            if fds[0].any() == Some(true) {
+                let _ = nudge.read();
             }
+        }
+        for source in &sources {
+            source.receive_for_others();
         }
         self.handle_stops();
         true
@@ -292,7 +313,7 @@ impl Borrower {
             return self.look_around();
         };
         bell.watch(&fds, unwatched.then_some(TICK));
-        if self.desk.begin_wait() {
+        if self.desk.wait_for_stops() {
             let stopped = stops::next(true);
             self.desk.end_wait();
             if let Ok(Some((pid, stop))) = stopped {

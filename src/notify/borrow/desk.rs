@@ -35,6 +35,8 @@ enum Attention {
     Busy,
     /// Waiting for stops, which the rope ends.
     AtTheStops,
+    /// Waiting for calls, which the nudge ends.
+    AtTheCalls,
     /// Gone for good.
     Gone,
 }
@@ -43,6 +45,7 @@ pub(super) struct Desk {
     tray: Mutex<Tray>,
     arrival: Condvar,
     rope: OnceLock<Arc<EventFd>>,
+    nudge: OnceLock<Arc<EventFd>>,
 }
 
 struct Tray {
@@ -70,13 +73,23 @@ impl Desk {
         Some(std::mem::take(&mut tray.work))
     }
 
-    /// Begins to wait for stops; false if there is something to be done first.
-    pub(super) fn begin_wait(&self) -> bool {
+    /// Begins to wait; false if there is something to be done first.
+    fn begin_wait(&self, attention: Attention) -> bool {
         let mut tray = self.tray();
         if tray.work.is_empty() {
-            tray.attention = Attention::AtTheStops;
+            tray.attention = attention;
         }
-        tray.attention == Attention::AtTheStops
+        tray.attention == attention
+    }
+
+    /// Begins to wait for stops; false if there is something to be done first.
+    pub(super) fn wait_for_stops(&self) -> bool {
+        self.begin_wait(Attention::AtTheStops)
+    }
+
+    /// Begins to wait for calls; false if there is something to be done first.
+    pub(super) fn wait_for_calls(&self) -> bool {
+        self.begin_wait(Attention::AtTheCalls)
     }
 
     pub(super) fn end_wait(&self) {
@@ -85,11 +98,12 @@ impl Desk {
 
     /// What ends the wait for stops.
     pub(super) fn rope(&self) -> Result<&Arc<EventFd>, Errno> {
-        if let Some(rope) = self.rope.get() {
-            return Ok(rope);
-        }
-        let rope = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(self.rope.get_or_init(|| Arc::new(rope)))
+        made(&self.rope)
+    }
+
+    /// What ends the wait for calls.
+    pub(super) fn nudge(&self) -> Result<&Arc<EventFd>, Errno> {
+        made(&self.nudge)
     }
 
     /// Leaves work; false if the thread is gone.
@@ -99,14 +113,26 @@ impl Desk {
             return false;
         }
         add(&mut tray.work);
-        let at_the_stops = tray.attention == Attention::AtTheStops;
+        let bell = match tray.attention {
+            Attention::AtTheStops => self.rope.get(),
+            Attention::AtTheCalls => self.nudge.get(),
+            Attention::Busy | Attention::Gone => None,
+        };
         drop(tray);
-        match self.rope.get().filter(|_| at_the_stops) {
-            Some(rope) => drop(rope.write(1)),
+        match bell {
+            Some(bell) => drop(bell.write(1)),
             None => self.arrival.notify_one(),
         }
         true
     }
+}
+
+fn made(bell: &OnceLock<Arc<EventFd>>) -> Result<&Arc<EventFd>, Errno> {
+    if let Some(bell) = bell.get() {
+        return Ok(bell);
+    }
+    let made = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+    Ok(bell.get_or_init(|| Arc::new(made)))
 }
 
 /// The desk of the thread that runs, in the process that has started it and not in a forked copy of it.
@@ -138,6 +164,7 @@ pub(in crate::notify) fn submit(order: Order) {
         }),
         arrival: Condvar::new(),
         rope: OnceLock::new(),
+        nudge: OnceLock::new(),
     });
     let thread = std::thread::Builder::new()
         .name("asm_tracer-borrow".into())
@@ -177,5 +204,15 @@ pub(in crate::notify) fn abandon(reply: Arc<Reply>) {
 pub(in crate::notify) fn look_around() {
     if let Some(Present { desk, .. }) = &*present() {
         desk.leave(|work| work.look_around = true);
+    }
+}
+
+/// Has the thread look again if it waits for a call, which somebody else has received.
+pub(in crate::notify) fn call_passed() {
+    if let Some(Present { desk, .. }) = &*present()
+        && desk.tray().attention == Attention::AtTheCalls
+        && let Some(nudge) = desk.nudge.get()
+    {
+        let _ = nudge.write(1);
     }
 }

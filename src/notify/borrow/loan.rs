@@ -146,6 +146,22 @@ impl Loan {
         source.passes.is_granted(self.raw_tid()).then_some(source)
     }
 
+    /// Says that the call runs, if that is what is waited for.
+    pub(super) fn let_run(&self) {
+        if self.phase == Phase::Running && !self.wish.observe {
+            self.reply.settle(Outcome::LetRun);
+        }
+    }
+
+    /// The number of the call that the thread makes now.
+    pub(super) fn number(&self) -> i64 {
+        match self.phase {
+            Phase::Mapping { .. } => libc::SYS_mmap,
+            Phase::Unmapping { .. } => libc::SYS_munmap,
+            _ => self.wish.wanted.nr,
+        }
+    }
+
     /// Takes note that nobody waits for the outcome.
     pub(super) fn abandon(&mut self) {
         if self.phase == Phase::Running {
@@ -271,9 +287,7 @@ impl Loan {
             return self.release_granted();
         }
         let next = self.go_on(Phase::Running)?;
-        if !self.wish.observe {
-            self.reply.settle(Outcome::LetRun);
-        } else if abandoned {
+        if abandoned {
             self.leave();
         }
         Ok(next)

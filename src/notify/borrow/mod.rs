@@ -10,5 +10,5 @@ mod registers;
 mod scratch;
 mod stops;
 
-pub(super) use desk::{abandon, look_around, submit};
+pub(super) use desk::{abandon, call_passed, look_around, submit};
 pub(super) use order::{Data, Order, Outcome, Reply, Wish};
