@@ -34,6 +34,13 @@ use crate::error::Error;
 /// unprivileged supervisor can trace what it may look into, with Yama's `ptrace_scope` at 1 only its own descendants. The
 /// call is then unanswered still, and comes back in the error.
 ///
+/// # Those who wait for the target
+///
+/// The stops of a borrowed child of this process are seen by `waitpid(2)` and `waitid(2)` in all of its threads, and taken for
+/// its end by who does not look at what they say. [`Child`](crate::Child) and
+/// [`TracedChild`](crate::blocking::TracedChild) do look; code that waits by itself for a child whose listener was attached
+/// must do so as well, or pass `__WNOTHREAD`.
+///
 /// # Signals
 ///
 /// A signal to the target comes first, as it does for any call. If it comes before the call runs, the answer is

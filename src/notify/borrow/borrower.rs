@@ -116,7 +116,10 @@ impl Borrower {
         if order.reply.is_abandoned() {
             return;
         }
+        let held = order.call.target().is_ok_and(|tid| self.loans.contains_key(&tid));
         let seized = match self.bell() {
+            // A signal took its last call back before it had the answer. The interruption that comes with it ends this one.
+            Ok(_) if held => Err(Error::Gone),
             Ok(_) => Loan::seize(&order),
             Err(errno) => Err(Error::os("making a child that waits for descriptors", errno)),
         };
