@@ -165,6 +165,13 @@ pub enum Error {
     /// What happens to this call can't be changed or observed.
     #[error("this call can't be borrowed: {0}")]
     NotBorrowable(&'static str),
+    /// The arguments of the call are such that it fails, whatever is decided about it.
+    #[error("the call's arguments are invalid")]
+    InvalidCall {
+        /// What the kernel would answer.
+        #[source]
+        source: Errno,
+    },
     /// The string in the target does not end within the limit, or the array is longer.
     #[error("what is at {address:#x} is longer than {limit} bytes")]
     TooLong {
@@ -235,7 +242,8 @@ impl Error {
             Self::Spawn { source, .. }
             | Self::OutOfDescriptors { source, .. }
             | Self::OutOfMemory { source, .. }
-            | Self::InstallFd { source, .. } => Some(*source),
+            | Self::InstallFd { source, .. }
+            | Self::InvalidCall { source } => Some(*source),
             Self::BadFd { .. } => Some(Errno::EBADF),
             Self::NestedListener => Some(Errno::EBUSY),
             Self::FilterDenied => Some(Errno::EACCES),

@@ -45,5 +45,6 @@ pub(crate) use receiver::Receiver;
 pub use rewrite::{Continued, Observe, Observed, Rewrite};
 pub(crate) use source::Source;
 pub use target::Target;
+pub(crate) use timer::Timer;
 pub(crate) use wake::WakeControl;
 pub use wake::WakeUp;

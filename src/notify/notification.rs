@@ -6,6 +6,7 @@ use nix::unistd::Pid;
 use syscalls::Sysno;
 
 use super::{Source, uapi};
+use crate::bound::Bound;
 use crate::error::{Error, Result};
 use crate::pidfd;
 
@@ -228,6 +229,11 @@ impl Notification {
 
     pub(super) fn target(&self) -> Result<Pid> {
         self.thread().target()
+    }
+
+    /// The threads for what is done in the target's place.
+    pub(crate) fn bound(&self) -> Arc<Bound> {
+        Arc::clone(&self.source.bound)
     }
 
     pub(crate) fn thread(&self) -> FrozenThread {

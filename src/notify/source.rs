@@ -9,6 +9,7 @@ use super::inbox::Inbox;
 use super::lane::Lane;
 use super::passes::Passes;
 use super::{ChildKey, uapi};
+use crate::bound::Bound;
 use crate::error::{Error, Result};
 use crate::kernel::KernelSupport;
 
@@ -20,6 +21,8 @@ pub(crate) struct Source {
     unwound: OnceLock<Unwound>,
     /// For the looks at its targets.
     pub(super) lane: Arc<Lane>,
+    /// For what is done in their place.
+    pub(super) bound: Arc<Bound>,
     pub(super) inbox: Mutex<Inbox>,
     /// Nobody serves the calls any more.
     pub(super) closed: AtomicBool,
@@ -43,6 +46,7 @@ impl Source {
             child: ChildKey::new(),
             unwound: OnceLock::new(),
             lane: Arc::default(),
+            bound: Arc::default(),
             inbox: Mutex::default(),
             closed: AtomicBool::new(false),
             passes: Passes::default(),

@@ -14,13 +14,13 @@ use crate::pidfd::register;
 
 /// A `timerfd_create(2)` that rings once each time it is set.
 #[derive(Debug)]
-pub(super) struct Timer {
+pub(crate) struct Timer {
     fd: AsyncFd<OwnedFd>,
 }
 
 impl Timer {
     /// Makes one that rings after `delay`.
-    pub(super) fn new(delay: Duration) -> Result<Self> {
+    pub(crate) fn new(delay: Duration) -> Result<Self> {
         let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
         // SAFETY: no memory is involved.
         let fd = Errno::result(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) });
@@ -33,7 +33,7 @@ impl Timer {
     }
 
     /// Becomes ready when it has rung, and has it ring again after `delay`.
-    pub(super) fn poll_rung(&mut self, cx: &mut Context<'_>, delay: Duration) -> Poll<Result<()>> {
+    pub(crate) fn poll_rung(&mut self, cx: &mut Context<'_>, delay: Duration) -> Poll<Result<()>> {
         let rung = ready!(self.fd.poll_read_ready(cx));
         let mut rung = rung.map_err(|source| Error::Io {
             operation: "waiting for a timer",

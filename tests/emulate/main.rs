@@ -1,0 +1,16 @@
+//! Calls performed in a target's place: what the target sees is what the kernel would have done.
+#![allow(unsafe_code)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod common;
+mod connects;
+mod fifos;
+mod older_kernel;
+mod opens;
+mod policies;
+mod programs;
+mod races;
+mod sole_owner;
+mod threads;
