@@ -27,27 +27,46 @@ impl<T> End<T> {
     }
 }
 
-/// Does the work until a signal wants the target back, or it is gone.
-///
-/// `hurry` then says whether the work comes to an end by itself: with `EINTR`, or with what it had come to already.
+/// What a signal does to work that is under way.
+pub(super) enum Hurry {
+    /// Nothing: the work is not one that the kernel would interrupt, or has not come to that.
+    None,
+    /// The work comes to an end by itself: with `EINTR`, or with what it had come to already.
+    Ends,
+    /// There is nothing in it yet to wait for.
+    Drop,
+}
+
+/// Does the work until a signal interrupts it, or the target is gone.
 pub(super) async fn unless_interrupted<T>(
     call: &Notification,
     work: impl Future<Output = Result<T, Errno>>,
-    hurry: impl FnOnce() -> bool,
+    hurry: impl Fn() -> Hurry,
 ) -> Result<End<Result<T, Errno>>> {
-    let (mut work, mut interrupted) = (pin!(work), call.interrupted());
-    let end = poll_fn(|cx| {
-        if let Poll::Ready(result) = work.as_mut().poll(cx) {
-            return Poll::Ready(Ok(End::Done(result)));
+    let mut work = pin!(work);
+    loop {
+        let mut interrupted = call.interrupted();
+        let end = poll_fn(|cx| {
+            if let Poll::Ready(result) = work.as_mut().poll(cx) {
+                return Poll::Ready(Ok(End::Done(result)));
+            }
+            Pin::new(&mut interrupted).poll(cx).map_ok(End::Interrupted)
+        });
+        let interruption = match end.await? {
+            End::Interrupted(interruption) => interruption,
+            done => return Ok(done),
+        };
+        match hurry() {
+            Hurry::Ends => {
+                return Ok(match work.await {
+                    Err(Errno::EINTR) => End::Interrupted(interruption),
+                    done => End::Done(done),
+                });
+            }
+            // It has to wait until the work is done, as it would if the kernel did it.
+            Hurry::None if interruption == Interruption::Signal => {}
+            Hurry::None | Hurry::Drop => return Ok(End::Interrupted(interruption)),
         }
-        Pin::new(&mut interrupted).poll(cx).map_ok(End::Interrupted)
-    });
-    match end.await? {
-        End::Interrupted(interruption) if hurry() => Ok(match work.await {
-            Err(Errno::EINTR) => End::Interrupted(interruption),
-            done => End::Done(done),
-        }),
-        end => Ok(end),
     }
 }
 

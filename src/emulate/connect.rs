@@ -2,10 +2,12 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use syscalls::Sysno;
 
+use super::answer::Hurry;
 use super::request::invalid;
 use super::resolve::{Base, Found, Origin, Rules, walk};
 use super::socket::Socket;
@@ -55,6 +57,8 @@ pub struct Connect {
     address: Address,
     /// What the address came from.
     bytes: Vec<u8>,
+    /// Whether the connection has begun, and only its end is waited for.
+    pub(super) waiting: AtomicBool,
 }
 
 impl Connect {
@@ -101,6 +105,7 @@ impl Connect {
             socket: Arc::new(socket),
             address: Address::of(&bytes),
             bytes,
+            waiting: AtomicBool::new(false),
         }))
     }
 
@@ -226,7 +231,11 @@ impl Connect {
         decide: impl FnOnce(Option<&Place>) -> Result<(), Errno>,
     ) -> Result<Delivery, AnswerError> {
         let performed = async { self.perform_if(decide).await.map(|()| 0) };
-        let end = answer::unless_interrupted(&call, performed, || false).await;
+        let hurry = || match self.waiting.load(Ordering::Relaxed) {
+            true => Hurry::Drop,
+            false => Hurry::None,
+        };
+        let end = answer::unless_interrupted(&call, performed, hurry).await;
         // Before the target goes on, which would notice that this process has its socket and its directories.
         drop(self.origin);
         Socket::close(self.socket, &self.bound).await;

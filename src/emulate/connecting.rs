@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ impl Connect {
                 let send_timeout = self.socket.send_timeout()?;
                 limit = send_timeout.map(Timer::new).transpose().map_err(no_timer)?;
             }
+            self.waiting.store(true, Ordering::Relaxed);
             let waited = match begun.outcome {
                 outcome if !begun.waits => return outcome,
                 // The second is what the kernel says of what the first has begun.
@@ -44,6 +46,7 @@ impl Connect {
                 }
                 outcome => return outcome,
             };
+            self.waiting.store(false, Ordering::Relaxed);
             match waited? {
                 Waited::Event => {}
                 Waited::TimedOut => return Err(timed_out(begun.outcome)),

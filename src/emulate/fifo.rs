@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::Notify;
 
+use super::answer::Hurry;
 use super::opened::Opened;
 use super::resolve::Node;
 use super::{errno, sys};
@@ -94,13 +95,13 @@ impl Opening {
         opened
     }
 
-    /// Ends the wait; whether it had begun.
-    fn abandon(self: &Arc<Self>) -> bool {
+    /// Ends the wait.
+    fn abandon(self: &Arc<Self>) -> Hurry {
         if self.advance(IDLE, OVER) {
-            return false;
+            return Hurry::Drop;
         }
         if !self.advance(OPENING, ABANDONED) {
-            return true;
+            return Hurry::Ends;
         }
         let opening = Arc::clone(self);
         let released = workers::run(Box::new(move || {
@@ -110,8 +111,9 @@ impl Opening {
         if released.is_err() {
             // Then the thread goes on until a process opens the other end.
             self.stage.store(ALONE, Ordering::Release);
+            return Hurry::Drop;
         }
-        released.is_ok()
+        Hurry::Ends
     }
 
     /// Opens the other end for the moment that lets the waiting thread go on.
@@ -170,9 +172,9 @@ impl Wait {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(opening);
     }
 
-    /// Ends the wait; whether there was one, whose end comes at once then, and may be a success.
-    pub(super) fn abandon(&self) -> bool {
-        let opening = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        opening.is_some_and(|opening| opening.abandon())
+    /// Ends the wait, if there is one.
+    pub(super) fn abandon(&self) -> Hurry {
+        let opening = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        opening.as_ref().map_or(Hurry::None, Opening::abandon)
     }
 }

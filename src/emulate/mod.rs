@@ -56,10 +56,11 @@
 //!
 //! Everything happens on threads of the library's own, never on the runtime's: 32 at a time for a child and its
 //! descendants, and 256 more that wait at FIFOs. A signal to the target ends an open that waits at a FIFO, and a connection
-//! that is being made, as it would without a supervisor. (Its thread is let go by opening the other end for a moment. Where
-//! this process may not do that, it stays until somebody else does.) A file system that does not answer (FUSE, NFS) keeps its thread, and a
-//! device that waits does too, for as long as it likes, whatever happens to the target meanwhile; the answer comes when
-//! a signal does, and other children have their own threads.
+//! that is being made, as it would without a supervisor. (The thread is let go by opening the other end for a moment. Where
+//! this process may not do that, it stays until somebody else does.)
+//!
+//! A file system that does not answer (FUSE, NFS) and a device that waits keep their thread for as long as they like. Only the
+//! death of the target ends the emulation then, and nothing ends the thread; other children have their own.
 //!
 //! # Kernel support
 //!

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use super::answer::{self, End};
+use super::answer::{self, End, Hurry};
 use super::fifo::{self, Wait};
 use super::opened::Opened;
 use super::place::named;
@@ -213,7 +213,7 @@ impl Open {
             return answer::with_fd(call, &bound, opened, install).await;
         }
         let resolved = async { decide(&self.resolve().await?) };
-        let end = answer::unless_interrupted(&call, resolved, || false).await;
+        let end = answer::unless_interrupted(&call, resolved, || Hurry::None).await;
         drop(self);
         match end {
             Ok(End::Done(Ok(()))) => call.continue_syscall(),

@@ -359,3 +359,27 @@ fn connecting_leaves_nothing() {
         });
     });
 }
+
+// T9: a connection that was made can't be made again.
+#[tokio::test]
+async fn a_storm_of_signals_does_not_have_connections_made_twice() {
+    const STORM: &str = r#"
+        int main(void) {
+            int port, server = listening(&port);
+            struct sockaddr_in address = loopback(port);
+            handle_signal(SIGALRM, SA_RESTART);
+            ualarm(1000, 1000);
+            for (int i = 0; i < 200 || handled < 5; i++) {
+                int fd = socket(AF_INET, SOCK_STREAM, 0), peer;
+                check(!connect(fd, (void *)&address, sizeof address), "connect");
+                while ((peer = accept(server, NULL, NULL)) < 0) check(errno == EINTR, "accept");
+                check(!close(fd) && !close(peer), "close");
+            }
+        }
+    "#;
+    if !crate::support::target::killable() {
+        return;
+    }
+    let output = emulated(&mut Command::new(target("connect_storm", STORM)), None).await;
+    assert!(output.status.success(), "{output:?}");
+}

@@ -12,5 +12,6 @@ mod opens;
 mod policies;
 mod programs;
 mod races;
+mod signals;
 mod sole_owner;
 mod threads;
