@@ -52,8 +52,10 @@ pub(super) async fn open(bound: &Bound, node: Arc<Node>, flags: i32, wait: &Wait
 const IDLE: u8 = 0;
 /// The thread is in the kernel, or about to be.
 const OPENING: u8 = 1;
-/// Nobody wants to wait any more, and a second thread opens the other end.
+/// Nobody wants to wait any more, and a second thread is to open the other end.
 const ABANDONED: u8 = 2;
+/// It is about to do so, or has.
+const RELEASING: u8 = 6;
 /// The thread is out of the kernel, and wants to know who opened the other end.
 const WOKEN: u8 = 3;
 /// The second thread has closed the other end, or there is none.
@@ -82,10 +84,11 @@ impl Opening {
             return Err(Errno::EINTR);
         }
         let opened = sys::open_again(self.node.as_fd(), self.flags, 0);
-        if self.advance(OPENING, OVER) {
+        // Nobody of ours has opened the other end.
+        if self.advance(OPENING, OVER) || self.advance(ABANDONED, OVER) {
             return opened;
         }
-        self.advance(ABANDONED, WOKEN);
+        self.advance(RELEASING, WOKEN);
         while self.stage.load(Ordering::Acquire) == WOKEN {
             std::thread::sleep(PAUSE);
         }
@@ -110,7 +113,7 @@ impl Opening {
         }));
         if released.is_err() {
             // Then the thread goes on until a process opens the other end.
-            self.stage.store(ALONE, Ordering::Release);
+            self.advance(ABANDONED, ALONE);
             return Hurry::Drop;
         }
         Hurry::Ends
@@ -125,15 +128,18 @@ impl Opening {
             libc::O_RDONLY => libc::O_WRONLY,
             _ => libc::O_RDONLY,
         };
+        if !self.advance(ABANDONED, RELEASING) {
+            return;
+        }
         let mut refusals = 0;
-        while self.stage.load(Ordering::Acquire) == ABANDONED && refusals < REFUSALS {
+        while self.stage.load(Ordering::Acquire) == RELEASING && refusals < REFUSALS {
             let opened = sys::open_again(self.node.as_fd(), other | libc::O_NONBLOCK, 0);
             // `ENXIO`: the thread is not in the kernel yet.
             refusals += u32::from(opened.as_ref().is_err_and(|errno| *errno != Errno::ENXIO));
             std::thread::sleep(PAUSE);
             drop(opened);
         }
-        if self.advance(ABANDONED, ALONE) {
+        if self.advance(RELEASING, ALONE) {
             // This process may not open that end. The thread waits for one who may.
             self.given_up.notify_one();
         }

@@ -145,14 +145,15 @@ async fn an_open_that_is_restarted_waits_on() {
             if (!pid) {
                 prctl(PR_SET_PDEATHSIG, SIGKILL);
                 usleep(300000);
-                _exit(open("fifo", O_WRONLY) < 0);
+                if (open("fifo", O_WRONLY) >= 0) pause();
+                _exit(1);
             }
             ualarm(20000, 20000);
             int fd = open("fifo", O_RDONLY), status;
             check(fd >= 0, "open");
             ualarm(0, 0);
             check(handled > 0, "handled");
-            check(waitpid(pid, &status, 0) == pid && !status, "waitpid");
+            check(!kill(pid, SIGKILL) && waitpid(pid, &status, 0) == pid && WIFSIGNALED(status), "waitpid");
         }
     "#;
     run("fifo_restarted", RESTARTED).await;
