@@ -7,10 +7,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use asm_tracer::filter::int_arg;
-use asm_tracer::{Action, Child, Errno, Error, Filter, Listener, Notification, Sysno};
+use asm_tracer::{Action, Child, Errno, Error, Filter, Listener, Sysno};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use support::target::{command, on_each_runtime};
-use support::{in_process_of_its_own, within};
+use support::target::{command, next, on_each_runtime, succeeded};
+use support::in_process_of_its_own;
 
 /// `text_at` opens a file that holds a number, under another number.
 const HELPERS: &str = r#"
@@ -26,16 +26,6 @@ async fn start(name: &str, body: &str, arguments: &[&str]) -> (Child, Listener) 
     let body = format!("{HELPERS}\n{body}");
     let mut command = command(name, &body);
     command.args(arguments).spawn().await.unwrap()
-}
-
-async fn next(listener: &mut Listener) -> Notification {
-    within("a call", listener.next()).await.unwrap()
-}
-
-async fn succeeded(mut child: Child, mut listener: Listener) {
-    assert!(within("the end", listener.next()).await.is_none());
-    let status = within("the exit", child.wait()).await.unwrap();
-    assert!(status.success(), "{status}");
 }
 
 /// What a file holds, whatever its offset.

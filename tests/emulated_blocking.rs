@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use asm_tracer::{Child, Delivery, Errno, Error, InstallFd, Interruption, Listener, Notification, Signal};
-use support::target::{command, killable, on_each_runtime, threads};
+use support::target::{command, killable, next, on_each_runtime, threads};
 use support::{state, until, within};
 
 /// Fails if something is taken for an interruption.
@@ -31,10 +31,6 @@ int main(int argc, char **argv) {
 async fn prints(flags: i32) -> (Child, Listener) {
     let mut command = command("prints_results", PRINTS);
     command.arg(flags.to_string()).spawn().await.unwrap()
-}
-
-async fn next(listener: &mut Listener) -> Notification {
-    within("a call", listener.next()).await.unwrap()
 }
 
 async fn printed(child: Child, mut listener: Listener) -> String {

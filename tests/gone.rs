@@ -8,7 +8,7 @@ use asm_tracer::{
     Action, Child, Delivery, Errno, Error, Filter, KernelSupport, Listener, Notification, Signal, Sysno,
 };
 use support::limit::Lowered;
-use support::target::{command, on_each_runtime, threads};
+use support::target::{command, next, on_each_runtime, threads};
 use support::{in_process_of_its_own, until, within};
 
 const CALLS: &str = "int main(void) { return trap(1, 0, 0, 0) != 7; }";
@@ -17,10 +17,6 @@ async fn start(name: &str, body: &str) -> (Child, Listener, Notification) {
     let (child, mut listener) = command(name, body).spawn().await.unwrap();
     let call = next(&mut listener).await;
     (child, listener, call)
-}
-
-async fn next(listener: &mut Listener) -> Notification {
-    within("a call", listener.next()).await.unwrap()
 }
 
 /// Fails if the call is taken for gone.

@@ -6,7 +6,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd};
 
 use asm_tracer::{Child, Delivery, Errno, Error, InstallFd, Listener, Notification, Sysno};
-use support::target::{command, on_each_runtime, threads, waits_in};
+use support::target::{command, next, on_each_runtime, succeeded, threads, waits_in};
 use support::{until, within};
 
 /// An open file with this text, positioned at its beginning.
@@ -35,17 +35,6 @@ static inline int count_open(void) {
 async fn start(name: &str, body: &str) -> (Child, Listener) {
     let body = format!("{HELPERS}\n{body}");
     command(name, &body).spawn().await.unwrap()
-}
-
-async fn next(listener: &mut Listener) -> Notification {
-    within("a call", listener.next()).await.unwrap()
-}
-
-/// Fails with what the target complained about unless it ended well.
-async fn succeeded(mut child: Child, mut listener: Listener) {
-    assert!(within("the end", listener.next()).await.is_none());
-    let status = within("the exit", child.wait()).await.unwrap();
-    assert!(status.success(), "{status}");
 }
 
 /// The descriptors that a process has open.

@@ -3,11 +3,11 @@
 use std::future::Future;
 use std::path::PathBuf;
 
-use asm_tracer::{Command, Filter, KernelSupport, Stdio, Sysno};
+use asm_tracer::{Child, Command, Filter, KernelSupport, Listener, Notification, Stdio, Sysno};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::{c_program, until, until_blocking};
+use super::{c_program, until, until_blocking, within};
 
 /// `trap(a, b, c, d)` is a raw `getppid`, whose arguments the kernel ignores and whose filter traps nothing else
 /// that a C library does; it gives the register as it came back.
@@ -73,6 +73,18 @@ pub(crate) fn command(name: &str, body: &str) -> Command {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
     command
+}
+
+/// The next call.
+pub(crate) async fn next(listener: &mut Listener) -> Notification {
+    within("a call", listener.next()).await.unwrap()
+}
+
+/// Fails unless the target has ended well, with no further call.
+pub(crate) async fn succeeded(mut child: Child, mut listener: Listener) {
+    assert!(within("the end", listener.next()).await.is_none());
+    let status = within("the exit", child.wait()).await.unwrap();
+    assert!(status.success(), "{status}");
 }
 
 /// Tells whether a thread waits in the kernel in this call, as it does from the trap to the answer.
