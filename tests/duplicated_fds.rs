@@ -9,8 +9,8 @@ use std::os::unix::fs::FileExt;
 use asm_tracer::filter::int_arg;
 use asm_tracer::{Action, Child, Errno, Error, Filter, Listener, Sysno};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use support::target::{command, next, on_each_runtime, succeeded};
 use support::in_process_of_its_own;
+use support::target::{command, next, on_each_runtime, succeeded};
 
 /// `text_at` opens a file that holds a number, under another number.
 const HELPERS: &str = r#"
