@@ -99,6 +99,10 @@ impl Passes {
         if !self.any() {
             return false;
         }
+        // The number means another call to `int 0x80`, as which other threads can have changed the code meanwhile.
+        if request.data.arch != uapi::AUDIT_ARCH_X86_64 {
+            return false;
+        }
         let pass = Pass {
             tid: request.tid,
             nr: request.data.nr,

@@ -24,7 +24,7 @@ fn one_byte() -> Filter {
 }
 
 /// Polls a future until its call is made, and gives it back.
-async fn blocked<F: Future + Unpin>(child: &Child, mut future: F, call: Sysno) -> F {
+pub(crate) async fn blocked<F: Future + Unpin>(child: &Child, mut future: F, call: Sysno) -> F {
     let pid = child.id().unwrap();
     let borrowed = async {
         until("the call blocks, and is traced", || {

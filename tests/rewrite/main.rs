@@ -1,5 +1,7 @@
 //! Calls that run with other registers, and what calls returned.
 
+#[path = "../fixtures/mod.rs"]
+mod fixtures;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -8,6 +10,7 @@ mod calls;
 mod data;
 mod dropped;
 mod ends;
+mod hostile;
 mod refused;
 mod registers;
 mod signals;

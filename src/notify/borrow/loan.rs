@@ -399,9 +399,16 @@ impl Loan {
         Ok(Next::Released)
     }
 
-    /// Lets the thread make its call again as if nothing had happened.
+    /// Lets the thread make its call again as if nothing had happened, if it is that call: other threads can have changed
+    /// the code meanwhile, so that it makes another.
     fn release_with_pass(&mut self) -> Step {
         let registers = self.registers()?;
+        let mut restarted = self.wish.trapped;
+        restarted.nr = libc::SYS_restart_syscall;
+        let is_call = |call| registers.is_call(call, self.wish.instruction_pointer);
+        if !is_call(&self.wish.trapped) && !is_call(&restarted) {
+            return self.give_back(SignalNumber::NONE);
+        }
         self.grant_pass(&registers);
         self.release_granted()
     }

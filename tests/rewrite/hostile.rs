@@ -1,0 +1,97 @@
+//! Targets that change what they do between the decision and the call.
+
+use std::os::unix::fs::FileExt;
+
+use asm_tracer::{Action, Arch, Child, Errno, Filter, Sysno};
+use tokio::io::AsyncReadExt;
+
+use crate::dropped::blocked;
+use crate::fixtures::has_i386;
+use crate::support::target::on_each_runtime;
+use crate::support::within;
+use crate::{printed, target};
+
+/// Code that can be changed: prints where it is, and makes a call there with the arguments 0, its address + 2, 1, which
+/// are the same ones for `int 0x80`.
+const CODE: &str = r#"
+    int main(int argc, char **argv) {
+        int access = PROT_READ | PROT_WRITE | PROT_EXEC;
+        char *code = mmap(NULL, 4096, access, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+        check(code != MAP_FAILED, "mmap");
+        /* syscall; ret, and further below: mov eax, 102 (getuid); syscall; ret */
+        memcpy(code, "\x0f\x05\xc3", 3);
+        memcpy(code + 64, "\xb8\x66\0\0\0\x0f\x05\xc3", 8);
+        check(write(1, &code, 8) == 8, "write");
+        long result = atoi(argv[1]);
+        register long r8 __asm__("r8") = 0, r10 __asm__("r10") = (long)code + 2;
+        __asm__ volatile("mov %%rbp, %%r9; call *%[code]" : "+a"(result)
+            : "D"(0L), "S"(r10), "d"(1L), "b"(0L), "r"(r8), "r"(r10), [code] "r"(code) : "rcx", "r9", "r11", "memory");
+        printf("%ld", result);
+    }
+"#;
+
+/// The address of the code, and the memory that it is in, which another thread of the target could change as well.
+async fn code(child: &mut Child) -> (u64, std::fs::File) {
+    let mut address = [0; 8];
+    let stdout = child.stdout.as_mut().unwrap();
+    within("the address", stdout.read_exact(&mut address))
+        .await
+        .unwrap();
+    let memory = std::fs::File::options()
+        .write(true)
+        .open(format!("/proc/{}/mem", child.id().unwrap()));
+    (u64::from_ne_bytes(address), memory.unwrap())
+}
+
+/// Another call than the one that was observed is not let through after the future is dropped.
+#[test]
+fn another_call_in_place_of_one_that_is_left() {
+    on_each_runtime(|| async {
+        let filter = Filter::new()
+            .trap_if(Sysno::read, [asm_tracer::filter::arg(2).eq(1)])
+            .trap(Sysno::getuid);
+        let mut command = target("changed_code", CODE, filter);
+        let read = Sysno::read.id().to_string();
+        let (mut child, mut listener) = within("the start", command.arg(read).spawn()).await.unwrap();
+        let (address, memory) = code(&mut child).await;
+        let observed = within("a call", listener.next())
+            .await
+            .unwrap()
+            .continue_and_observe();
+        let observed = blocked(&child, observed, Sysno::read).await;
+        // jmp to the other call
+        memory.write_all_at(b"\xeb\x3e", address).unwrap();
+        drop(observed);
+        let other = within("the other call", listener.next()).await.unwrap();
+        assert_eq!(other.sysno(), Some(Sysno::getuid));
+        other.respond(7).unwrap();
+        assert_eq!(printed(child, listener).await, "7");
+    });
+}
+
+/// The number of a call that was decided about means another one to `int 0x80`.
+#[test]
+fn the_same_number_through_another_abi() {
+    if !has_i386() {
+        return;
+    }
+    on_each_runtime(|| async {
+        let filter = Filter::new().trap(Sysno::writev).foreign_abi(Action::Trap);
+        let mut command = target("changed_code", CODE, filter);
+        let writev = Sysno::writev.id().to_string();
+        let (mut child, mut listener) = within("the start", command.arg(writev).spawn()).await.unwrap();
+        let (address, memory) = code(&mut child).await;
+        let call = within("a call", listener.next()).await.unwrap();
+        assert_eq!(call.sysno(), Some(Sysno::writev));
+        memory.write_all_at(b"\xcd\x80", address).unwrap();
+        let observed = tokio::spawn(call.continue_and_observe());
+        let other = within("the other call", listener.next()).await.unwrap();
+        assert_eq!(
+            (other.arch(), other.nr()),
+            (Arch::I386, Sysno::writev.id().into())
+        );
+        other.error(Errno::EXDEV).unwrap();
+        assert_eq!(printed(child, listener).await, "-18");
+        within("the result", observed).await.unwrap().unwrap();
+    });
+}
