@@ -135,7 +135,8 @@ impl Rewrite {
     /// Has the argument with this index, from 0, point to a copy of these bytes in the target.
     ///
     /// The program's own memory is not touched: the thread makes a mapping before the call and removes it afterwards, which
-    /// about triples the time that it takes. It can be written to, so it also serves a call that wants room. Where the
+    /// about triples the time that it takes. (Where a signal ends a call with a signal mask of its own, such as `ppoll(2)`, the
+    /// mapping stays.) It can be written to, so it also serves a call that wants room. Where the
     /// target can't make the mapping, the call fails with the error of its `mmap(2)`; where its filters let neither that nor
     /// `munmap(2)` pass, it fares as they say.
     ///

@@ -8,6 +8,7 @@ use asm_tracer::{Filter, Observed, Signal, Sysno};
 use nix::sys::signal::kill;
 use tokio::io::AsyncWriteExt;
 
+use crate::dropped::blocked;
 use crate::support::target::{filter, on_each_runtime, waits_in};
 use crate::support::{until, within};
 use crate::{is_traced, printed, start, target};
@@ -162,5 +163,77 @@ fn a_signal_interrupts_a_call_that_blocks() {
                 assert_eq!(printed(child, listener).await, expected);
             });
         }
+    }
+}
+
+/// A call that changes the mask has done so, although signals are blocked around it.
+#[test]
+fn a_changed_mask_is_kept() {
+    const MASKS: &str = r#"
+        int main(void) {
+            sigset_t mask;
+            syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, NULL, 8, 5);
+            check(!syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &mask, 8, 0), "sigprocmask");
+            printf("%d %d", sigismember(&mask, SIGUSR1), sigismember(&mask, SIGUSR2));
+        }
+    "#;
+    on_each_runtime(|| async {
+        let filter = Filter::new().trap_if(Sysno::rt_sigprocmask, [asm_tracer::filter::arg(4).eq(5)]);
+        let mut command = target("masks", MASKS, filter);
+        let (child, mut listener) = within("the start", command.spawn()).await.unwrap();
+        let call = within("a call", listener.next()).await.unwrap();
+        let usr1: u64 = 1 << (Signal::SIGUSR1 as i32 - 1);
+        let blocked = call
+            .continue_with([0, 0, 0, 8, 0, 0])
+            .data(1, usr1.to_ne_bytes())
+            .observe();
+        assert_eq!(
+            within("the result", blocked).await.unwrap(),
+            Observed::Returned(0)
+        );
+        assert_eq!(printed(child, listener).await, "1 0");
+    });
+}
+
+/// A call with a mask of its own, which lets a signal in that is blocked otherwise: its handler runs.
+#[test]
+fn a_signal_that_only_the_call_lets_in() {
+    const SUSPENDS: &str = r#"
+        #include <poll.h>
+        int main(void) {
+            handle_signal(SIGUSR1, 0);
+            sigset_t mask;
+            sigemptyset(&mask);
+            sigaddset(&mask, SIGUSR1);
+            check(!sigprocmask(SIG_BLOCK, &mask, NULL), "sigprocmask");
+            unsigned long none = 0;
+            struct timespec time = { .tv_sec = 1000 };
+            long result = syscall(SYS_ppoll, NULL, 0, &time, &none, 8);
+            check(result == -1 && errno == EINTR && handled == 1, "the handler");
+            check(!sigprocmask(SIG_BLOCK, NULL, &mask) && sigismember(&mask, SIGUSR1), "the mask");
+            printf("%d", handled);
+        }
+    "#;
+    for data in [false, true] {
+        on_each_runtime(|| async move {
+            let mut command = target("suspends", SUSPENDS, Filter::new().trap(Sysno::ppoll));
+            let (child, mut listener) = within("the start", command.spawn()).await.unwrap();
+            let call = within("a call", listener.next()).await.unwrap();
+            let args = call.args();
+            let rewritten = call.continue_with(args);
+            let rewritten = if data {
+                rewritten.data(5, "data")
+            } else {
+                rewritten
+            };
+            let pid = child.id().unwrap();
+            let observed = blocked(&child, rewritten.observe(), Sysno::ppoll).await;
+            kill(nix::unistd::Pid::from_raw(pid as i32), Signal::SIGUSR1).unwrap();
+            assert_eq!(
+                within("the result", observed).await.unwrap(),
+                Observed::Interrupted
+            );
+            assert_eq!(printed(child, listener).await, "1");
+        });
     }
 }

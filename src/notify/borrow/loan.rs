@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use super::order::{Order, Outcome, Reply, Wish};
-use super::registers::{Call, ERESTARTNOHAND, ERESTARTNOINTR, is_interrupted};
+use super::registers::{Call, ERESTARTNOHAND, ERESTARTNOINTR, has_mask, is_interrupted};
 use super::scratch::Scratch;
 use super::stops::{self, Life, Stop};
 use crate::error::Error;
@@ -311,7 +311,12 @@ impl Loan {
             true => Outcome::Interrupted,
             false => Outcome::Returned(result),
         };
-        if let Some(scratch) = &self.scratch {
+        let ended_by_signal = is_interrupted(result) || result == -(Errno::EINTR as i64);
+        if ended_by_signal && has_mask(&self.wish.wanted) {
+            // Its mask can't be put back once signals were blocked, so the room stays.
+            self.scratch = None;
+        }
+        if let Some(scratch) = &mut self.scratch {
             self.reply.settle(outcome);
             scratch.block_signals(self.tid)?;
             self.after = registers;

@@ -1,5 +1,7 @@
 //! A thread's system call, as it is in its registers.
 
+use syscalls::Sysno;
+
 use crate::notify::TrappedSyscall;
 use crate::syscall::Registers;
 
@@ -17,6 +19,22 @@ pub(super) fn is_interrupted(result: i64) -> bool {
     matches!(
         result,
         ERESTARTSYS | ERESTARTNOINTR | ERESTARTNOHAND | ERESTART_RESTARTBLOCK
+    )
+}
+
+/// Tells whether the call waits with a signal mask of its own, which lasts until the handler of the signal that ends it.
+pub(super) fn has_mask(call: &TrappedSyscall) -> bool {
+    matches!(
+        call.sysno(),
+        Some(
+            Sysno::ppoll
+                | Sysno::pselect6
+                | Sysno::epoll_pwait
+                | Sysno::epoll_pwait2
+                | Sysno::rt_sigsuspend
+                | Sysno::io_pgetevents
+                | Sysno::io_uring_enter
+        )
     )
 }
 

@@ -34,12 +34,13 @@ impl Scratch {
             address: 0,
             mask: 0,
         };
-        ptrace(tid.as_raw(), PtraceRequest::GetSignalMask(&mut scratch.mask))?;
         scratch.block_signals(tid)?;
         Ok(scratch)
     }
 
-    pub(super) fn block_signals(&self, tid: Pid) -> Result<(), SyscallError> {
+    /// Keeps the thread's own mask, which its call may have changed.
+    pub(super) fn block_signals(&mut self, tid: Pid) -> Result<(), SyscallError> {
+        ptrace(tid.as_raw(), PtraceRequest::GetSignalMask(&mut self.mask))?;
         ptrace(tid.as_raw(), PtraceRequest::SetSignalMask(&u64::MAX)).map(drop)
     }
 
