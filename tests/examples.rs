@@ -4,6 +4,8 @@ mod support;
 
 #[path = "examples/blocking.rs"]
 mod blocking;
+#[path = "examples/fuzz.rs"]
+mod fuzz;
 #[path = "examples/hostile.rs"]
 mod hostile;
 #[path = "examples/lines.rs"]
