@@ -60,10 +60,12 @@ async fn again(finding: &str) -> String {
 #[tokio::test]
 async fn a_planted_crash_and_a_planted_hang_are_found_and_repeated() {
     let program = careless();
-    for (depth, who) in [(None, "0"), (Some("deep"), "0.1.1")] {
+    for (depth, who, first) in [(None, "0", "1"), (Some("deep"), "0.1.1", "30")] {
         let mut command = vec![program.to_str().unwrap()];
         command.extend(depth);
-        let options = ["--runs", "60", "--rate", "0.9", "-t", "3000", "-e", "recvfrom"];
+        let options = [
+            "-s", first, "--runs", "9", "--rate", "0.9", "-t", "3000", "-e", "recvfrom",
+        ];
         let (status, report) = fuzz(&options, &command).await;
         assert_eq!(status, Some(1), "{report}");
         let found = findings(&report);
