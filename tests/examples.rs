@@ -16,6 +16,8 @@ mod others;
 mod output;
 #[path = "examples/programs.rs"]
 mod programs;
+#[path = "examples/redirect.rs"]
+mod redirect;
 #[path = "examples/signals.rs"]
 mod signals;
 #[path = "examples/tracing_itself.rs"]

@@ -60,11 +60,15 @@ pub(crate) fn finish(example: &str, outcome: Result<u8, Failure>) -> ExitCode {
     match outcome {
         Ok(code) => code.into(),
         Err(Failure { code, message }) => {
-            // Not `eprintln!`, which panics when nobody reads it.
-            let _ = writeln!(io::stderr(), "{example}: {message}");
+            say(&format!("{example}: {message}"));
             code.into()
         }
     }
+}
+
+/// Writes a line to the standard error; not with `eprintln!`, which panics when nobody reads it.
+pub(crate) fn say(line: &str) {
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 pub(crate) fn print(text: &str) -> Result<u8, Failure> {

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::calls;
-use crate::common::Failure;
+use crate::common::{Failure, say};
 use crate::family::{CREATING, Family};
 use crate::mutation::Mutation;
 use crate::options::Options;
@@ -170,7 +170,7 @@ impl Run<'_> {
 
     fn note(&mut self, done: String) {
         if self.options.verbose {
-            eprintln!("fuzz: {done}");
+            say(&format!("fuzz: {done}"));
         }
         self.spoiled += 1;
         self.last.push_back(done);
