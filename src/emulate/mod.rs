@@ -8,6 +8,7 @@
 //!
 //! - [`Open`] is `open(2)`, `openat(2)`, `openat2(2)` and `creat(2)`, [`Connect`] is `connect(2)`. Each is read from a call,
 //!   can be looked at, redirected, performed, and answered.
+//! - [`Lookup`] finds out what the path in any other call means, such as `unlink(2)`, for those who perform it themselves.
 //! - [`Place`] is what a path means: an object or a free name, held so that it can't be exchanged.
 //!
 //! A path is resolved as `path_resolution(7)` says, from the target's root and working directory, in its mount namespace:
@@ -72,6 +73,7 @@ mod answer;
 mod connect;
 mod connecting;
 mod fifo;
+mod lookup;
 mod open;
 mod opened;
 mod opening;
@@ -84,6 +86,7 @@ mod sys;
 
 pub use address::Address;
 pub use connect::Connect;
+pub use lookup::Lookup;
 pub use open::Open;
 pub use place::Place;
 
