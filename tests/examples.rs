@@ -4,6 +4,8 @@ mod support;
 
 #[path = "examples/blocking.rs"]
 mod blocking;
+#[path = "examples/escapes.rs"]
+mod escapes;
 #[path = "examples/fuzz.rs"]
 mod fuzz;
 #[path = "examples/hostile.rs"]
@@ -18,6 +20,8 @@ mod output;
 mod programs;
 #[path = "examples/redirect.rs"]
 mod redirect;
+#[path = "examples/sandbox.rs"]
+mod sandbox;
 #[path = "examples/signals.rs"]
 mod signals;
 #[path = "examples/tracing_itself.rs"]

@@ -17,7 +17,8 @@ Options:
   -a, --allow PATH        PATH and what is below can be read and changed
   -r, --read-only PATH    PATH and what is below can be read and executed
   -d, --deny PATH         PATH and what is below can't be used, though something above can
-      --redirect FROM=TO  where FROM or something below is meant, take TO
+      --redirect FROM=TO  where FROM or something below is meant, take TO; if FROM does not
+                          exist, only where it is named by its absolute path
       --system            what most programs need, read-only: /usr, /etc without its
                           secrets, and the like; a process's own part of /proc
       --network           the program may connect to other machines
