@@ -7,6 +7,7 @@ mod support;
 mod common;
 mod connects;
 mod fifos;
+mod lookups;
 mod older_kernel;
 mod opens;
 mod policies;

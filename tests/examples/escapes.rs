@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -55,7 +55,7 @@ static void attempt(void) {
 "#;
 
 /// Every file of a directory: what is in it, and what is known of it.
-fn all_of(directory: &Path) -> BTreeMap<String, (u64, u32, u64, i64, i64, Vec<u8>)> {
+fn all_of(directory: &Path) -> BTreeMap<String, String> {
     let entries = fs::read_dir(directory).unwrap().map(|entry| {
         let entry = entry.unwrap();
         let about = entry.metadata().unwrap();
