@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -59,17 +59,14 @@ fn all_of(directory: &Path) -> BTreeMap<String, String> {
     let entries = fs::read_dir(directory).unwrap().map(|entry| {
         let entry = entry.unwrap();
         let about = entry.metadata().unwrap();
-        let times = (about.mtime(), about.ctime_nsec());
-        let content = fs::read(entry.path()).unwrap();
-        let known = (
-            about.ino(),
-            about.mode(),
-            about.nlink(),
-            times.0,
-            times.1,
-            content,
-        );
-        (entry.file_name().into_string().unwrap(), known)
+        // Not when it was accessed, which is what we do here.
+        let numbers = [about.ino(), about.nlink(), about.mode().into(), about.len()];
+        let times = [about.mtime(), about.ctime(), about.ctime_nsec()];
+        let begins = fs::read_to_string(entry.path()).unwrap()[..6].to_owned();
+        (
+            entry.file_name().into_string().unwrap(),
+            format!("{numbers:?} {times:?} {begins}"),
+        )
     });
     entries.collect()
 }
@@ -101,7 +98,7 @@ async fn a_path_that_changes_in_memory_does_not_get_out() {
             strcpy(path, "allowed/file");
             check(!chdir(".."), "chdir");
             check(!pthread_create(&thread, NULL, flip, NULL), "pthread_create");
-            for (int i = 0; i < 1500; i++) attempt();
+            for (int i = 0; i < 400; i++) attempt();
             done = 1;
             pthread_join(thread, NULL);
             printf("%ld %ld\n", succeeded, flips);
@@ -125,7 +122,7 @@ async fn a_symlink_that_changes_does_not_get_out() {
         int main(void) {
             strcpy(path, "allowed/link/file");
             check(!chdir(".."), "chdir");
-            for (int i = 0; i < 1500; i++) attempt();
+            for (int i = 0; i < 400; i++) attempt();
             printf("%ld\n", succeeded);
         }
     "#;
@@ -182,7 +179,7 @@ async fn nothing_is_executed_but_what_may_be() {
             check(errno == EAGAIN, "execve with threads");
             if (!vfork()) { execve("/usr/bin/true", none, none); _exit(errno == EAGAIN ? 0 : 1); }
             check(wait(&status) > 0 && status == 0, "execve after a vfork with threads");
-            for (int i = 0; i < 300; i++) {
+            for (int i = 0; i < 150; i++) {
                 pid_t child = fork();
                 check(child >= 0, "fork");
                 if (!child) { execve(path, none, none); _exit(77); }
