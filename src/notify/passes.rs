@@ -1,5 +1,6 @@
 //! Calls that have been decided about and are trapped once more, because the kernel asks the filter again.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -16,7 +17,8 @@ pub(super) struct Passes {
 
 #[derive(Debug, Default)]
 struct Granted {
-    calls: Vec<Pass>,
+    /// By thread.
+    calls: HashMap<u32, Pass>,
     /// The numbers of calls that the filter let pass by itself the last time, so that no pass was used; a bit each.
     untrapped: [u64; 8],
 }
@@ -32,11 +34,6 @@ pub(super) struct Pass {
 }
 
 impl Granted {
-    fn remove(&mut self, which: impl Fn(&Pass) -> bool) -> Option<Pass> {
-        let index = self.calls.iter().position(which)?;
-        Some(self.calls.swap_remove(index))
-    }
-
     /// The bit of a number, if it has one.
     fn untrapped(&mut self, nr: i32) -> Option<(&mut u64, u64)> {
         let nr = usize::try_from(nr).ok()?;
@@ -58,8 +55,7 @@ impl Passes {
     /// Lets the next call of a thread run when it comes.
     pub(super) fn grant(&self, pass: Pass) {
         let mut granted = self.granted();
-        granted.remove(|granted| granted.tid == pass.tid);
-        granted.calls.push(pass);
+        granted.calls.insert(pass.tid, pass);
         self.any.store(true, Ordering::Release);
     }
 
@@ -67,7 +63,7 @@ impl Passes {
     pub(super) fn revoke(&self, tid: u32) {
         if self.any() {
             let mut granted = self.granted();
-            if let Some(pass) = granted.remove(|granted| granted.tid == tid) {
+            if let Some(pass) = granted.calls.remove(&tid) {
                 granted.set_untrapped(pass.nr, true);
             }
             self.any.store(!granted.calls.is_empty(), Ordering::Release);
@@ -81,7 +77,7 @@ impl Passes {
 
     /// Tells whether a thread has a pass that has not been used.
     pub(super) fn is_granted(&self, tid: u32) -> bool {
-        self.any() && self.granted().calls.iter().any(|granted| granted.tid == tid)
+        self.any() && self.granted().calls.contains_key(&tid)
     }
 
     /// Tells whether such a pass will probably be used, which only goes by the last one.
@@ -110,8 +106,9 @@ impl Passes {
             instruction_pointer: request.data.instruction_pointer,
         };
         let mut granted = self.granted();
-        let admitted = granted.remove(|granted| *granted == pass).is_some();
+        let admitted = granted.calls.get(&pass.tid) == Some(&pass);
         if admitted {
+            granted.calls.remove(&pass.tid);
             granted.set_untrapped(pass.nr, false);
         }
         self.any.store(!granted.calls.is_empty(), Ordering::Release);

@@ -39,6 +39,8 @@ pub(super) struct Bell {
     /// What they are, but for the first, which is the rope.
     names: Vec<u64>,
     timeout: Option<Duration>,
+    /// Tells whether there is more to watch.
+    edition: u64,
     running: bool,
     watch: Box<Watch>,
     stack: Stack,
@@ -61,6 +63,7 @@ impl Bell {
             fds: Vec::new(),
             names: Vec::new(),
             timeout: None,
+            edition: 0,
             running: true,
             watch: Box::new(Watch {
                 fds: AtomicPtr::new(null_mut()),
@@ -69,7 +72,7 @@ impl Bell {
             }),
             stack,
         };
-        bell.set(&[], None);
+        bell.set(std::iter::empty(), None);
         let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_FS;
         let watch = (&raw const *bell.watch).cast_mut().cast();
         let mut unused = 0;
@@ -100,19 +103,29 @@ impl Bell {
 
     /// What has happened to, once it has stopped.
     pub(super) fn happened(&self) -> impl Iterator<Item = u64> {
-        let watched = self.fds.iter().skip(1).zip(&self.names);
+        // Until then they are the child's.
+        let fds = if self.running { &[] } else { &self.fds[..] };
+        let watched = fds.iter().skip(1).zip(&self.names);
         watched.filter(|(fd, _)| fd.revents != 0).map(|(_, name)| *name)
     }
 
-    /// Has it watch these, for no longer than the time, after which it stops anyway. If it watches others at present, for longer,
-    /// it stops now.
-    pub(super) fn watch(&mut self, fds: &[Watched], timeout: Option<Duration>) {
-        let covered = || fds.iter().all(|fd| self.names.contains(&fd.name));
+    /// Has it watch these, for no longer than the time, after which it stops anyway. If it watches fewer at present, or for
+    /// longer, it stops now.
+    pub(super) fn watch(
+        &mut self,
+        edition: u64,
+        fds: impl Iterator<Item = Watched>,
+        timeout: Option<Duration>,
+    ) {
         if !self.running {
+            self.edition = edition;
             self.set(fds, timeout);
             self.running = ptrace(self.pid.as_raw(), PtraceRequest::Continue(SignalNumber::NONE)).is_ok();
-        } else if self.timeout.is_none() && (timeout.is_some() || !covered()) {
-            self.ring();
+        } else {
+            let sooner = timeout.is_some_and(|timeout| self.timeout.is_none_or(|longer| timeout < longer));
+            if sooner || self.edition != edition {
+                self.ring();
+            }
         }
     }
 
@@ -121,17 +134,19 @@ impl Bell {
         let _ = self.rope.write(1);
     }
 
-    fn set(&mut self, watched: &[Watched], timeout: Option<Duration>) {
-        self.names.clear();
-        self.names.extend(watched.iter().map(|watched| watched.name));
-        let rope = self.rope.as_raw_fd();
-        let fds = [rope].into_iter().chain(watched.iter().map(|watched| watched.fd));
-        self.fds.clear();
-        self.fds.extend(fds.map(|fd| libc::pollfd {
+    fn set(&mut self, watched: impl Iterator<Item = Watched>, timeout: Option<Duration>) {
+        let readable = |fd| libc::pollfd {
             fd,
             events: libc::POLLIN,
             revents: 0,
-        }));
+        };
+        self.names.clear();
+        self.fds.clear();
+        self.fds.push(readable(self.rope.as_raw_fd()));
+        for Watched { fd, name } in watched {
+            self.names.push(name);
+            self.fds.push(readable(fd));
+        }
         self.timeout = timeout;
         let milliseconds = timeout.map_or(-1, |timeout| timeout.as_millis().min(60_000) as i32);
         self.watch.fds.store(self.fds.as_mut_ptr(), Ordering::Release);

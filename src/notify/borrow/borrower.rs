@@ -2,7 +2,7 @@
 //!
 //! It runs while there is something to do, and is all that the process shares, beside the launcher and the reaper.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -26,8 +26,10 @@ use crate::syscall::{Prctl, PtraceRequest, SignalNumber, prctl, ptrace};
 
 /// After how long a thread that has not stopped again is watched by descriptors, which costs more than it is worth before.
 const PROMPT: Duration = Duration::from_millis(2);
-/// How often to look around while there are threads that are not watched.
+/// How often to look around while threads were only just let go.
 const TICK: Duration = Duration::from_millis(10);
+/// How often to look for the death of threads that are not watched.
+const LOOK: Duration = Duration::from_millis(100);
 /// For how long a call that is to pass unseen is waited for after its thread was let go.
 const PASSING: Duration = Duration::from_millis(100);
 /// For how long a call is waited for that the filter traps once more, between looks for other stops, in nanoseconds: where the
@@ -37,14 +39,28 @@ const LET_PASS: &[i64] = &[1_000, 8_000, 32_000, 64_000, 128_000];
 /// How many threads have a descriptor of their own at most. The others are looked at now and then.
 const WATCHED: usize = 256;
 
+/// Each list beside the loans is short, or rarely gone through: many calls may block while others are rewritten.
 pub(super) struct Borrower {
     desk: Arc<Desk>,
     bell: Option<Bell>,
     loans: HashMap<Pid, Entry>,
+    /// Threads that run since their last stop, with a call that may be trapped again.
+    expecting: Vec<Pid>,
+    /// Listeners with passes that were not used when they were expected to be, by their names.
+    listeners: HashMap<u64, Weak<Source>>,
+    /// Loans in the order in which they began, until it is late enough to watch them.
+    young: VecDeque<(Pid, Instant)>,
+    /// Who is watched, by the names of the ends.
+    watched: HashMap<u64, Pid>,
+    /// Who is looked at now and then.
+    unwatched: Vec<(Pid, Instant)>,
+    next_look: Instant,
     /// Threads that were let go with a pass.
     passing: Vec<Passing>,
     /// The next name of what the bell watches.
     name: u64,
+    /// How often there was something more to watch.
+    edition: u64,
 }
 
 struct Entry {
@@ -67,8 +83,15 @@ impl Borrower {
             desk,
             bell: None,
             loans: HashMap::new(),
+            expecting: Vec::new(),
+            listeners: HashMap::new(),
+            young: VecDeque::new(),
+            watched: HashMap::new(),
+            unwatched: Vec::new(),
+            next_look: Instant::now(),
             passing: Vec::new(),
             name: 0,
+            edition: 0,
         }
     }
 
@@ -108,6 +131,9 @@ impl Borrower {
             }
         }
         if work.look_around {
+            for source in self.listeners() {
+                source.receive_for_others();
+            }
             self.look_around();
         }
     }
@@ -127,6 +153,10 @@ impl Borrower {
             Ok(tid) => {
                 let loan = Loan::begin(order, tid);
                 let (slice, end) = (0, None);
+                self.young.push_back((tid, loan.since));
+                // Whatever was to pass has done so, or it would not make another call.
+                self.passing
+                    .retain(|passing| passing.tid != tid.as_raw().cast_unsigned());
                 self.loans.insert(tid, Entry { loan, slice, end });
             }
             Err(error) => order.reply.settle(Outcome::Refused(order.call.refuse(error))),
@@ -164,8 +194,13 @@ impl Borrower {
             return;
         };
         match entry.loan.stopped(stop) {
-            Next::Borrowed => entry.slice = 0,
-            Next::Released => drop(self.loans.remove(&tid)),
+            Next::Borrowed => {
+                entry.slice = 0;
+                if !self.expecting.contains(&tid) {
+                    self.expecting.push(tid);
+                }
+            }
+            Next::Released => drop(self.remove(tid)),
             Next::ReleasedWithPass => {
                 if let Some(source) = entry.loan.expected_at() {
                     self.passing.push(Passing {
@@ -174,9 +209,17 @@ impl Borrower {
                         until: Instant::now() + PASSING,
                     });
                 }
-                self.loans.remove(&tid);
+                self.remove(tid);
             }
         }
+    }
+
+    fn remove(&mut self, tid: Pid) -> Option<Loan> {
+        let Entry { loan, end, .. } = self.loans.remove(&tid)?;
+        if let Some((_, name)) = end {
+            self.watched.remove(&name);
+        }
+        Some(loan)
     }
 
     /// A thread that executes a program takes over the number of its process. Gives the one that it is known by.
@@ -185,13 +228,15 @@ impl Borrower {
         let _ = ptrace(pid.as_raw(), PtraceRequest::GetEventMessage(&mut former));
         let former = Pid::from_raw(former as i32);
         if former != pid
-            && let Some(mut entry) = self.loans.remove(&former)
+            && let Some(mut loan) = self.remove(former)
         {
-            entry.loan.renamed(pid);
+            loan.renamed(pid);
             // The thread that had the number before is dead.
-            if let Some(former) = self.loans.insert(pid, entry) {
-                former.loan.died();
+            if let Some(former) = self.remove(pid) {
+                former.died();
             }
+            let (slice, end) = (0, None);
+            self.loans.insert(pid, Entry { loan, slice, end });
         }
         pid
     }
@@ -212,52 +257,92 @@ impl Borrower {
     fn look_around(&mut self) {
         let now = Instant::now();
         let happened: Vec<u64> = self.bell.iter().flat_map(Bell::happened).collect();
-        let dead: Vec<Pid> = self
-            .loans
-            .values()
-            .filter(|entry| {
-                if let Some(source) = entry.loan.expected_at() {
-                    source.receive_for_others();
+        for name in happened {
+            if let Some(source) = self.listeners.get(&name).and_then(Weak::upgrade) {
+                source.receive_for_others();
+            } else if let Some(tid) = self.watched.get(&name) {
+                self.remove_dead(*tid);
+            }
+        }
+        if now >= self.next_look {
+            self.next_look = now + LOOK;
+            for (tid, since) in std::mem::take(&mut self.unwatched) {
+                if self.is_lent(tid, since) {
+                    self.remove_dead(tid);
+                    // There may be room to watch it by now.
+                    self.young.push_front((tid, since));
                 }
-                let late = now.saturating_duration_since(entry.loan.since) > PROMPT;
-                let look = entry
-                    .end
-                    .as_ref()
-                    .map_or(late, |(_, name)| happened.contains(name));
-                look && entry.loan.is_dead()
-            })
-            .map(|entry| entry.loan.tid())
-            .collect();
-        for tid in dead {
-            if let Some(entry) = self.loans.remove(&tid) {
-                entry.loan.died();
             }
         }
         self.passing.retain(|passing| passing.goes_on(now));
     }
 
+    /// Tells whether a thread's loan is still this one.
+    fn is_lent(&self, tid: Pid, since: Instant) -> bool {
+        self.loans
+            .get(&tid)
+            .is_some_and(|entry| entry.loan.since == since)
+    }
+
+    fn remove_dead(&mut self, tid: Pid) {
+        if self.loans.get(&tid).is_some_and(|entry| entry.loan.is_dead())
+            && let Some(loan) = self.remove(tid)
+        {
+            loan.died();
+        }
+    }
+
+    /// The listeners where calls are still to come, each once.
+    fn listeners(&mut self) -> Vec<Arc<Source>> {
+        let mut sources = Vec::new();
+        self.listeners.retain(|_, source| {
+            let source = source.upgrade().filter(|source| source.passes.any());
+            sources.extend(source.clone());
+            source.is_some()
+        });
+        sources
+    }
+
     /// Waits for a moment for the calls that the filter is asked about once more; false if there are none, or they take long.
     fn wait_for_calls(&mut self) -> bool {
-        let mut sources = Vec::new();
+        let mut sources: Vec<Arc<Source>> = Vec::new();
         let mut patience = i64::MAX;
-        for entry in self.loans.values_mut() {
+        let Self {
+            expecting,
+            loans,
+            listeners,
+            edition,
+            ..
+        } = self;
+        expecting.retain(|tid| {
+            let Some(entry) = loans.get_mut(tid) else {
+                return false;
+            };
             let Some(source) = entry.loan.expected_at() else {
                 entry.loan.let_run();
-                continue;
+                return false;
             };
             let slices = match source.passes.is_expected(entry.loan.number()) {
                 true => TRAPPED_AGAIN,
                 false => LET_PASS,
             };
-            match slices.get(entry.slice) {
-                Some(slice) => {
-                    patience = patience.min(*slice);
-                    entry.slice += 1;
+            if let Some(slice) = slices.get(entry.slice) {
+                patience = patience.min(*slice);
+                entry.slice += 1;
+                if !sources.iter().any(|other| Arc::ptr_eq(other, &source)) {
                     sources.push(source);
                 }
-                None => entry.loan.let_run(),
+                return true;
             }
-        }
+            entry.loan.let_run();
+            if listeners
+                .insert(name_of(&source), Arc::downgrade(&source))
+                .is_none()
+            {
+                *edition += 1;
+            }
+            false
+        });
         let (false, Ok(nudge)) = (sources.is_empty(), self.desk.nudge()) else {
             return false;
         };
@@ -282,40 +367,32 @@ impl Borrower {
 
     /// Waits until something stops, or the bell is rung.
     fn wait_for_stop(&mut self) {
-        let now = Instant::now();
-        let mut sources = Vec::new();
-        let mut fds = Vec::new();
-        let mut unwatched = !self.passing.is_empty();
-        let mut watched = self.loans.values().filter(|entry| entry.end.is_some()).count();
-        for entry in self.loans.values_mut() {
-            if let Some(source) = entry.loan.expected_at().filter(|source| !source.is_closed()) {
-                // Names of ends are even.
-                let name = source.child.number() << 1 | 1;
-                let fd = source.as_raw_fd();
-                fds.push(Watched { fd, name });
-                sources.push(source);
-            }
-            let late = now.saturating_duration_since(entry.loan.since) > PROMPT;
-            if late && entry.end.is_none() && watched < WATCHED {
-                self.name += 2;
-                let end = pidfd::open_thread(entry.loan.tid());
-                entry.end = end.ok().map(|end| (end, self.name));
-                watched += 1;
-            }
-            match &entry.end {
-                Some((end, name)) => fds.push(Watched {
-                    fd: end.as_raw_fd(),
-                    name: *name,
-                }),
-                None => unwatched = true,
-            }
-        }
-        let Ok(bell) = self.bell() else {
+        self.watch_late();
+        let sources = self.listeners();
+        let timeout = if !self.passing.is_empty() || !self.young.is_empty() {
+            Some(TICK)
+        } else if !self.unwatched.is_empty() {
+            Some(LOOK)
+        } else {
+            None
+        };
+        if self.bell().is_err() {
             // It was there, and can't be made again at present.
             std::thread::sleep(TICK);
             return self.look_around();
-        };
-        bell.watch(&fds, unwatched.then_some(TICK));
+        }
+        if let Some(bell) = &mut self.bell {
+            let listeners = sources.iter().map(|source| Watched {
+                fd: source.as_raw_fd(),
+                name: name_of(source),
+            });
+            let ends = self.watched.values().filter_map(|tid| {
+                let (end, name) = self.loans.get(tid)?.end.as_ref()?;
+                let (fd, name) = (end.as_raw_fd(), *name);
+                Some(Watched { fd, name })
+            });
+            bell.watch(self.edition, listeners.chain(ends), timeout);
+        }
         if self.desk.wait_for_stops() {
             let stopped = stops::next(true);
             self.desk.end_wait();
@@ -324,6 +401,38 @@ impl Borrower {
             }
         }
     }
+
+    /// Sees to it that the end of each thread that has not stopped for a while is noticed.
+    fn watch_late(&mut self) {
+        let now = Instant::now();
+        while let Some((tid, since)) = self.young.front().copied() {
+            let lent = self.is_lent(tid, since);
+            if lent && now.saturating_duration_since(since) <= PROMPT {
+                break;
+            }
+            self.young.pop_front();
+            if !lent {
+                continue;
+            }
+            let end = (self.watched.len() < WATCHED).then(|| pidfd::open_thread(tid));
+            let Some(Ok(end)) = end else {
+                self.unwatched.push((tid, since));
+                continue;
+            };
+            let name = self.name + 2;
+            self.name = name;
+            self.edition += 1;
+            self.watched.insert(name, tid);
+            if let Some(entry) = self.loans.get_mut(&tid) {
+                entry.end = Some((end, name));
+            }
+        }
+    }
+}
+
+/// What the bell calls a listener. Names of ends are even.
+fn name_of(source: &Source) -> u64 {
+    source.child.number() << 1 | 1
 }
 
 impl Passing {

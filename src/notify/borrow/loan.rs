@@ -127,10 +127,6 @@ impl Loan {
         }
     }
 
-    pub(super) fn tid(&self) -> Pid {
-        self.tid
-    }
-
     /// After an execution by a thread that does not lead its process, which then has the leader's number.
     pub(super) fn renamed(&mut self, tid: Pid) {
         self.tid = tid;
