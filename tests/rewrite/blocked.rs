@@ -1,6 +1,6 @@
 //! Calls that block: nobody waits for them on a thread, and what they return comes in the end.
 
-use std::future::IntoFuture;
+use std::future::{Future, IntoFuture};
 
 use asm_tracer::{Filter, Observed, Sysno};
 use tokio::io::AsyncWriteExt;
@@ -138,5 +138,34 @@ fn others_are_served_while_one_blocks() {
         let observed = within("the result", blocked.unwrap()).await.unwrap().unwrap();
         assert_eq!(observed, Observed::Returned(1));
         assert_eq!(printed(child, listener).await, "others");
+    });
+}
+
+/// A waker is somebody else's code.
+#[test]
+fn a_waker_that_panics_keeps_nobody_from_his_result() {
+    struct Panics;
+    impl std::task::Wake for Panics {
+        fn wake(self: std::sync::Arc<Self>) {
+            panic!("a waker of the test");
+        }
+    }
+    on_each_runtime(|| async {
+        let body = "int main(void) { check(trap(0, 0, 0, 0) == getpid() && trap(0, 0, 0, 0) == getpid(), \"the result\"); }";
+        let mut command = target("twice", body, crate::support::target::filter());
+        let (child, mut listener) = within("the start", command.spawn()).await.unwrap();
+        let call = within("a call", listener.next()).await.unwrap();
+        let mut first = call.continue_as(Sysno::getpid, [0; 6]).into_future();
+        let waker = std::task::Waker::from(std::sync::Arc::new(Panics));
+        let polled = Future::poll(
+            std::pin::Pin::new(&mut first),
+            &mut std::task::Context::from_waker(&waker),
+        );
+        assert!(polled.is_pending());
+        let call = within("a call", listener.next()).await.unwrap();
+        let second = call.continue_as(Sysno::getpid, [0; 6]).into_future();
+        assert!(within("the rewriting", second).await.unwrap().is_delivered());
+        assert!(within("the first one", first).await.unwrap().is_delivered());
+        assert_eq!(printed(child, listener).await, "");
     });
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::notify::{AnswerError, Notification, TrappedSyscall};
+use crate::workers;
 
 /// A call that is to be let run on other terms than `CONTINUE` has.
 #[derive(Debug)]
@@ -99,9 +100,8 @@ impl Reply {
             state.outcome = Some(outcome);
             let waker = state.waker.take();
             drop(state);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+            // Somebody else's code, which may panic.
+            workers::wake(waker);
         }
     }
 
