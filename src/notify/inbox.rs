@@ -11,13 +11,20 @@ use std::task::{Context, Waker};
 use super::answer::refuse_unanswered;
 use super::receive::{State, failed, receive};
 use super::{Notification, Source, borrow, uapi};
+use crate::error::Error;
+use crate::workers;
 
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     queue: VecDeque<uapi::Request>,
+    /// At how many calls to look which of them still wait.
+    crowded: usize,
     /// Who waits for a call that somebody else may receive.
     waker: Option<Waker>,
 }
+
+/// So many calls may wait here before those that were taken back are forgotten.
+const CROWD: usize = 1024;
 
 pub(super) enum Drained {
     Empty,
@@ -65,6 +72,9 @@ impl Inbox {
                     return Drained::Ended;
                 }
             }
+            if self.queue.len() >= self.crowded.max(CROWD) {
+                self.forget_gone(source);
+            }
             match receive(source) {
                 Ok(request) => self.queue.extend(request),
                 Err(errno) => {
@@ -74,6 +84,13 @@ impl Inbox {
             }
         }
         Drained::Full
+    }
+
+    /// Forgets the calls that signals took back: a thread can make any number of them.
+    fn forget_gone(&mut self, source: &Source) {
+        self.queue
+            .retain(|request| !matches!(source.check_pending(request.id), Err(Error::Gone)));
+        self.crowded = 2 * self.queue.len();
     }
 
     fn refuse_all(&mut self, source: &Source) {
@@ -91,7 +108,7 @@ impl Source {
 
     /// Receives in place of whoever serves the calls, unless somebody receives already. What arrives is theirs.
     ///
-    /// There is no limit but that a thread makes one call at a time: what is waited for may be behind all others.
+    /// There is no limit but that a thread waits in one call at a time: what is waited for may be behind all others.
     pub(super) fn receive_for_others(&self) {
         let mut inbox = match self.inbox.try_lock() {
             Ok(inbox) => inbox,
@@ -106,9 +123,7 @@ impl Source {
         let arrived = inbox.len() > before;
         let waker = inbox.waker.take_if(|_| arrived);
         drop(inbox);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        workers::wake(waker);
     }
 
     /// Whether nobody serves the calls any more.

@@ -3,7 +3,7 @@
 use std::os::unix::fs::FileExt;
 
 use asm_tracer::{Action, Arch, Child, Errno, Filter, Sysno};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::dropped::blocked;
 use crate::fixtures::has_i386;
@@ -93,5 +93,63 @@ fn the_same_number_through_another_abi() {
         other.error(Errno::EXDEV).unwrap();
         assert_eq!(printed(child, listener).await, "-18");
         within("the result", observed).await.unwrap().unwrap();
+    });
+}
+
+/// Calls that signals take back while nobody serves do not pile up.
+#[test]
+fn calls_that_are_taken_back_are_forgotten() {
+    const TAKEN_BACK: &str = r#"
+        static volatile int over;
+        static void *run(void *unused) {
+            while (!over) syscall(SYS_getuid);
+            return unused;
+        }
+        static void *waits(void *unused) {
+            syscall(SYS_getppid);
+            return unused;
+        }
+        int main(void) {
+            pthread_t other, thread;
+            handle_signal(SIGUSR1, SA_RESTART);
+            check(!pthread_create(&other, NULL, waits, NULL), "a thread");
+            check(told(), "a byte");
+            check(!pthread_create(&thread, NULL, run, NULL), "a thread");
+            for (int i = 0; i < 6000; i++) {
+                int before = handled;
+                usleep(200);
+                check(!pthread_kill(thread, SIGUSR1), "a signal");
+                while (handled == before) usleep(10);
+            }
+            over = 1;
+            check(write(1, "taken back", 10) == 10, "write");
+            pthread_join(thread, NULL);
+            pthread_join(other, NULL);
+        }
+    "#;
+    on_each_runtime(|| async {
+        let filter = Filter::new().trap([Sysno::getppid, Sysno::getuid]);
+        let mut command = target("taken_back", TAKEN_BACK, filter);
+        let (mut child, mut listener) = within("the start", command.wait_killable(false).spawn())
+            .await
+            .unwrap();
+        let call = within("a call", listener.next()).await.unwrap();
+        // A call that the filter lets pass, and that blocks: whether it is trapped is not known.
+        let paused = tokio::spawn(call.continue_as(Sysno::pause, [0; 6]).observe());
+        let mut text = [0; 10];
+        child.stdin.take().unwrap().write_all(b"x").await.unwrap();
+        let stdout = child.stdout.as_mut().unwrap();
+        within("the text", stdout.read_exact(&mut text)).await.unwrap();
+        let mut calls = 0;
+        loop {
+            let call = within("a call", listener.next()).await.unwrap();
+            calls += 1;
+            if call.respond(0).unwrap().is_delivered() {
+                break;
+            }
+        }
+        assert!(calls < 3000, "{calls} calls");
+        drop((child, listener));
+        let _ = within("the end", paused).await.unwrap();
     });
 }
