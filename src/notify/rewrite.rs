@@ -53,6 +53,10 @@ use crate::error::Error;
 /// is true of the data of [`Rewrite::data`] as well, which other threads of the target can find and change. The filter is asked
 /// once more; a call that it traps again is let through, one that it refuses or kills is refused or kills.
 ///
+/// In the kernel, a thread can't be taken hold of while another one of its process executes a program, and that one waits for
+/// the threads that are borrowed already. A target in which both wait for each other would keep all others from being
+/// borrowed; it is killed after a second.
+///
 /// # Kernel support
 ///
 /// `PTRACE_SEIZE`, since Linux 3.4; registers that are changed at the entry of a call are seen by the filter since Linux 4.8.

@@ -1,5 +1,6 @@
 //! Targets that change what they do between the decision and the call.
 
+use std::future::IntoFuture;
 use std::os::unix::fs::FileExt;
 
 use asm_tracer::{Action, Arch, Child, Errno, Filter, Sysno};
@@ -151,5 +152,46 @@ fn calls_that_are_taken_back_are_forgotten() {
         assert!(calls < 3000, "{calls} calls");
         drop((child, listener));
         let _ = within("the end", paused).await.unwrap();
+    });
+}
+
+/// Threads are taken hold of while another one executes a program, which in the kernel may wait for the borrower: whatever
+/// becomes of that target, the others are served.
+#[test]
+fn an_execution_beside_borrowed_threads_keeps_nobody_else() {
+    const EXECUTES: &str = r#"
+        static void *blocks(void *unused) {
+            char byte;
+            syscall(SYS_read, 0, &byte, 1, 0, 5);
+            return unused;
+        }
+        static void *calls(void *unused) {
+            for (;;) syscall(SYS_getppid);
+            return unused;
+        }
+        int main(void) {
+            pthread_t thread;
+            check(!pthread_create(&thread, NULL, blocks, NULL), "a thread");
+            for (int i = 0; i < 3; i++) check(!pthread_create(&thread, NULL, calls, NULL), "a thread");
+            usleep(20000);
+            execl("/bin/true", "true", NULL);
+            return 1;
+        }
+    "#;
+    on_each_runtime(|| async {
+        for _ in 0..15 {
+            let reads = [asm_tracer::filter::arg(2).eq(1), asm_tracer::filter::arg(4).eq(5)];
+            let filter = Filter::new().trap(Sysno::getppid).trap_if(Sysno::read, reads);
+            let mut command = target("executes", EXECUTES, filter);
+            let (_child, mut listener) = within("the start", command.spawn()).await.unwrap();
+            while let Some(call) = within("a call", listener.next()).await {
+                if call.sysno() == Some(Sysno::read) {
+                    tokio::spawn(call.continue_and_observe());
+                } else {
+                    let another = call.continue_as(Sysno::getpid, [0; 6]).into_future();
+                    let _ = within("the rewriting", another).await;
+                }
+            }
+        }
     });
 }

@@ -18,6 +18,7 @@ use super::desk::{Desk, Work};
 use super::loan::{Loan, Next};
 use super::order::{Order, Outcome};
 use super::stops::{self, Stop};
+use super::watchdog::Watchdog;
 use crate::error::Error;
 use crate::notify::Source;
 use crate::pidfd;
@@ -43,6 +44,8 @@ const WATCHED: usize = 256;
 pub(super) struct Borrower {
     desk: Arc<Desk>,
     bell: Option<Bell>,
+    /// There once a thread was taken hold of beside others.
+    watchdog: Option<Arc<Watchdog>>,
     loans: HashMap<Pid, Entry>,
     /// Threads that run since their last stop, with a call that may be trapped again.
     expecting: Vec<Pid>,
@@ -82,6 +85,7 @@ impl Borrower {
         Self {
             desk,
             bell: None,
+            watchdog: None,
             loans: HashMap::new(),
             expecting: Vec::new(),
             listeners: HashMap::new(),
@@ -143,10 +147,15 @@ impl Borrower {
             return;
         }
         let held = order.call.target().is_ok_and(|tid| self.loans.contains_key(&tid));
+        let alone = self.loans.is_empty();
         let seized = match self.bell() {
             // A signal took its last call back before it had the answer. The interruption that comes with it ends this one.
             Ok(_) if held => Err(Error::Gone),
-            Ok(_) => Loan::seize(&order),
+            Ok(_) if alone => Loan::seize(&order),
+            Ok(_) => {
+                let watchdog = self.watchdog.get_or_insert_with(Watchdog::start);
+                watchdog.guard(|| Loan::seize(&order))
+            }
             Err(errno) => Err(Error::os("making a child that waits for descriptors", errno)),
         };
         match seized {
@@ -433,6 +442,14 @@ impl Borrower {
 /// What the bell calls a listener. Names of ends are even.
 fn name_of(source: &Source) -> u64 {
     source.child.number() << 1 | 1
+}
+
+impl Drop for Borrower {
+    fn drop(&mut self) {
+        if let Some(watchdog) = &self.watchdog {
+            watchdog.end();
+        }
+    }
 }
 
 impl Passing {

@@ -9,6 +9,7 @@ mod order;
 mod registers;
 mod scratch;
 mod stops;
+mod watchdog;
 
 pub(super) use desk::{abandon, call_passed, look_around, submit};
 pub(super) use order::{Data, Order, Outcome, Reply, Wish};
