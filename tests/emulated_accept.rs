@@ -20,6 +20,9 @@ int main(int argc, char **argv) {
     handle_signal(SIGALRM, flags);
     handle_signal(SIGUSR1, flags);
     signal(SIGUSR2, SIG_IGN);
+    /* Whoever runs the tests in the background may ignore these. */
+    signal(SIGQUIT, SIG_DFL);
+    signal(SIGTSTP, SIG_DFL);
     sigset_t blocked;
     sigemptyset(&blocked);
     sigaddset(&blocked, SIGHUP);
@@ -57,6 +60,8 @@ impl Server {
         command
             .arg(flags.to_string())
             .filter(Filter::new().trap(Sysno::accept))
+            // In a group whose parent is in another one, a SIGTSTP is not ignored by the kernel.
+            .process_group(0)
             .wait_killable(wait_killable);
         let (child, listener) = command.spawn().await.unwrap();
         Self {
