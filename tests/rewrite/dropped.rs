@@ -224,9 +224,10 @@ fn without_a_supervisor() {
                     pthread_t thread;
                     char byte;
                     check(!pthread_create(&thread, NULL, run, NULL), "a thread");
-                    syscall(SYS_read, 0, &byte, 1);
+                    /* It may have been in the trap still. */
+                    int refused = syscall(SYS_read, 0, &byte, 1) == -1 && errno == ENOSYS;
                     pthread_join(thread, NULL);
-                    check(byte == 'x', "the byte");
+                    check(refused || byte == 'x', "the byte");
                 }
             "#;
             let filter = one_byte().trap(Sysno::getuid);
@@ -264,14 +265,14 @@ fn without_a_supervisor() {
                 )
                 .await
                 .unwrap();
-                child.stdin.take().unwrap().write_all(b"x").await.unwrap();
+                let _ = child.stdin.take().unwrap().write_all(b"x").await;
                 assert!(within("the end", child.wait()).await.unwrap().success());
             }
             let observed = within("the result", observed).await.unwrap().unwrap();
             assert!(
                 matches!(
                     observed,
-                    Observed::Gone | Observed::Returned(1) | Observed::Interrupted
+                    Observed::Gone | Observed::Returned(1 | -38) | Observed::Interrupted
                 ),
                 "{observed:?}"
             );
