@@ -200,6 +200,15 @@ pub enum Error {
         /// How the child ended; `None` for the users of a listener that came from elsewhere.
         status: Option<std::process::ExitStatus>,
     },
+    /// A fault can't be meant as it is said.
+    #[error("invalid fault plan: {0}")]
+    InvalidPlan(String),
+    /// No fault has hit before the program ended.
+    #[error("no further fault has hit before the program's end; {last_calls}")]
+    NotHit {
+        /// What the program did last, of what was trapped.
+        last_calls: String,
+    },
     /// The supervisor that this spawner belongs to was dropped.
     #[error("the supervisor was dropped")]
     SupervisorGone,
@@ -256,6 +265,7 @@ impl Error {
             Self::FilterTooLarge { .. }
             | Self::InvalidFilter(_)
             | Self::InvalidCommand(_)
+            | Self::InvalidPlan(_)
             | Self::InvalidAnswer(_)
             | Self::NotBorrowable(_)
             | Self::InvalidCapacity(_)
@@ -264,6 +274,7 @@ impl Error {
             Self::Io { source, .. } => source.raw_os_error().map(Errno::from_raw),
             Self::DiedAtStart { .. }
             | Self::HookPanicked { .. }
+            | Self::NotHit { .. }
             | Self::SigsysBlocked { .. }
             | Self::UnknownPid
             | Self::SupervisorGone

@@ -10,6 +10,7 @@ mod bound;
 pub mod emulate;
 mod error;
 pub mod filter;
+pub mod inject;
 mod kernel;
 mod memory;
 mod notify;

@@ -102,6 +102,26 @@ impl Condition {
     }
 }
 
+impl Condition {
+    /// Tells whether the condition holds for these argument registers, as the filter would.
+    pub(crate) fn holds(&self, args: &[i64; 6]) -> bool {
+        let Some(register) = args.get(self.index).map(|arg| arg.cast_unsigned()) else {
+            return false;
+        };
+        let (given, order): (u64, fn(u64, u64) -> bool) = match self.wide {
+            true => (register, |one, other| one < other),
+            false => (u64::from(register as u32), |one, other| (one as i32) < (other as i32)),
+        };
+        match self.test {
+            Test::Equal(value) => given == value,
+            Test::NotEqual(value) => given != value,
+            Test::Less(value) => order(given, value),
+            Test::GreaterOrEqual(value) => !order(given, value),
+            Test::Masked { mask, value } => given & mask == value,
+        }
+    }
+}
+
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let index = self.index;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::environment::Environment;
 use super::{Child, Stdio, spawn};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::notify::Listener;
 
@@ -314,6 +314,56 @@ impl Command {
     /// ```
     pub async fn spawn(&mut self) -> Result<(Child, Listener)> {
         spawn::spawn(self).await
+    }
+
+    /// Starts the program under this filter in place of its own, of which it must have none.
+    pub(crate) async fn spawn_under(&mut self, filter: Filter, traps_start: bool) -> Result<(Child, Listener)> {
+        if self.filter != Filter::new() {
+            let why = "the command has a filter of its own, which the plan would replace";
+            return Err(Error::InvalidPlan(why.into()));
+        }
+        let before = self.trap_initial_exec;
+        let borrowed = Under { command: self, before };
+        borrowed.command.filter = filter;
+        borrowed.command.trap_initial_exec |= traps_start;
+        spawn::spawn(borrowed.command).await
+    }
+
+    /// Has the standard streams that are inherited be these, and gives which they are.
+    pub(crate) fn replace_inherited(&mut self, streams: [Stdio; 3]) -> [bool; 3] {
+        let mut replaced = [false; 3];
+        for ((stream, new), replaced) in self.stdio.iter_mut().zip(streams).zip(&mut replaced) {
+            if stream.is_inherited() {
+                *stream = new;
+                *replaced = true;
+            }
+        }
+        replaced
+    }
+
+    pub(crate) fn restore_inherited(&mut self, replaced: [bool; 3]) {
+        for (stream, replaced) in self.stdio.iter_mut().zip(replaced) {
+            if replaced {
+                *stream = Stdio::inherit();
+            }
+        }
+    }
+
+    pub(crate) fn kills_on_drop(&self) -> bool {
+        self.kill_on_drop
+    }
+}
+
+/// A command for the time of one start, which is left as it was even if the start is given up.
+struct Under<'a> {
+    command: &'a mut Command,
+    before: bool,
+}
+
+impl Drop for Under<'_> {
+    fn drop(&mut self) {
+        self.command.filter = Filter::new();
+        self.command.trap_initial_exec = self.before;
     }
 }
 

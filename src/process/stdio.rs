@@ -35,6 +35,10 @@ impl Stdio {
     pub fn piped() -> Self {
         Self(Kind::Piped)
     }
+
+    pub(super) fn is_inherited(&self) -> bool {
+        matches!(self.0, Kind::Inherit)
+    }
 }
 
 impl From<OwnedFd> for Stdio {

@@ -1,0 +1,176 @@
+//! Which calls a fault concerns, beyond their numbers and argument values: whose they are, and which file they are about.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::arguments::{self, PathArgument};
+use super::fault::absolute;
+use crate::notify::Notification;
+
+/// How long a look at a name in the target may take. Only a hostile target makes it take so long.
+const LOOK_LIMIT: Duration = Duration::from_secs(1);
+/// What the kernel keeps of a thread's name.
+const NAME_LENGTH: usize = 15;
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Selection {
+    pub(super) path: Option<Wanted>,
+    pub(super) descriptor: Option<i32>,
+    pub(super) thread: Option<ThreadTest>,
+    pub(super) program: Option<OsString>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ThreadTest {
+    Id(i32),
+    Leader,
+    Named(OsString),
+}
+
+/// The file or directory that is meant, as it is written and as the links lead there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    names: Vec<PathBuf>,
+    below: bool,
+}
+
+impl Wanted {
+    pub(super) fn exactly(path: &Path) -> Self {
+        let here = std::env::current_dir().unwrap_or_else(|_| "/".into());
+        Self {
+            names: spellings(&here, path),
+            below: false,
+        }
+    }
+
+    pub(super) fn under(directory: &Path) -> Self {
+        Self {
+            below: true,
+            ..Self::exactly(directory)
+        }
+    }
+
+    fn is(&self, path: &Path) -> bool {
+        self.names.iter().any(|name| match self.below {
+            true => path.starts_with(name),
+            false => path == name,
+        })
+    }
+}
+
+/// A path as it is written, and with the links of its directory resolved, and with its own.
+fn spellings(base: &Path, path: &Path) -> Vec<PathBuf> {
+    let written = absolute(base, path);
+    let in_directory = written.parent().zip(written.file_name()).and_then(|(directory, name)| {
+        let directory = std::fs::canonicalize(directory).ok()?;
+        Some(directory.join(name))
+    });
+    let resolved = std::fs::canonicalize(&written).ok();
+    let mut names = vec![written];
+    for name in [in_directory, resolved].into_iter().flatten() {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+impl Selection {
+    /// Tells whether the call is concerned.
+    pub(super) async fn concerns(&self, call: &Notification) -> bool {
+        self.is_thread(call) && self.is_program(call) && self.is_descriptor(call) && self.is_file(call).await
+    }
+
+    fn is_thread(&self, call: &Notification) -> bool {
+        let Some(test) = &self.thread else { return true };
+        let tid = call.tid();
+        match test {
+            ThreadTest::Id(wanted) => tid == Some(*wanted),
+            ThreadTest::Leader => tid.is_some() && call.pid().ok() == tid,
+            ThreadTest::Named(name) => tid.is_some_and(|tid| has_name(tid, name)),
+        }
+    }
+
+    fn is_program(&self, call: &Notification) -> bool {
+        let Some(program) = &self.program else {
+            return true;
+        };
+        let Ok(pid) = call.pid() else { return false };
+        let executable = std::fs::read_link(format!("/proc/{pid}/exe"));
+        if program.as_bytes().contains(&b'/') {
+            let wanted = spellings(Path::new("/"), Path::new(program));
+            return executable.is_ok_and(|path| wanted.contains(&path));
+        }
+        let is_its_name = executable.is_ok_and(|path| path.file_name() == Some(program.as_os_str()));
+        is_its_name || has_name(pid, program)
+    }
+
+    fn is_descriptor(&self, call: &Notification) -> bool {
+        self.descriptor
+            .is_none_or(|wanted| descriptors(call).contains(&wanted))
+    }
+
+    async fn is_file(&self, call: &Notification) -> bool {
+        let Some(wanted) = &self.path else { return true };
+        if descriptors(call)
+            .iter()
+            .filter_map(|number| opened(call.tid()?, *number))
+            .any(|path| wanted.is(&path))
+        {
+            return true;
+        }
+        for argument in call.sysno().map_or(&[][..], arguments::paths) {
+            if named(call, *argument).await.iter().any(|name| wanted.is(name)) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// The numbers in the arguments of a call that are descriptors.
+pub(super) fn descriptors(call: &Notification) -> Vec<i32> {
+    let places = call.sysno().map_or(&[][..], arguments::descriptors);
+    places.iter().map(|place| call.args()[*place] as i32).collect()
+}
+
+/// What a descriptor of a thread leads to.
+pub(super) fn opened(tid: i32, number: i32) -> Option<PathBuf> {
+    let path = std::fs::read_link(format!("/proc/{tid}/fd/{number}")).ok()?;
+    let name = path.as_os_str().as_bytes();
+    match name.strip_suffix(b" (deleted)") {
+        Some(name) => Some(OsStr::from_bytes(name).into()),
+        None => Some(path),
+    }
+}
+
+/// The names that a path argument of a frozen thread may be known by. It is read, and its links are followed, where that
+/// may stall.
+pub(super) async fn named(call: &Notification, argument: PathArgument) -> Vec<PathBuf> {
+    let args = call.args();
+    let Some(tid) = call.tid() else {
+        return Vec::new();
+    };
+    let base = match argument.directory.map(|place| args[place] as i32) {
+        None | Some(libc::AT_FDCWD) => std::fs::read_link(format!("/proc/{tid}/cwd")).ok(),
+        Some(number) => opened(tid, number),
+    };
+    let base = base.unwrap_or_else(|| "/".into());
+    let address = args[argument.path].cast_unsigned();
+    let look = call.look(move |target| {
+        let path = target.read_path(address)?;
+        Ok(spellings(&base, &path))
+    });
+    match tokio::time::timeout(LOOK_LIMIT, look).await {
+        Ok(Ok(names)) => names,
+        _ => Vec::new(),
+    }
+}
+
+fn has_name(tid: i32, wanted: &OsStr) -> bool {
+    let wanted = wanted.as_bytes();
+    let kept = &wanted[..wanted.len().min(NAME_LENGTH)];
+    std::fs::read(format!("/proc/{tid}/comm")).is_ok_and(|name| name.strip_suffix(b"\n") == Some(kept))
+}
