@@ -271,11 +271,6 @@ impl Fault {
         Ok(())
     }
 
-    /// Whether it concerns executions, of which the first starts the program.
-    pub(super) fn is_execution(&self) -> bool {
-        self.numbers.contains(&libc::SYS_execve) || self.numbers.contains(&libc::SYS_execveat)
-    }
-
     /// The names of the calls, or of the first few.
     fn calls(&self) -> String {
         let name = |number: &i64| sysno(*number).map_or(number.to_string(), |call| call.name().to_owned());

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use tokio::sync::oneshot;
 
+use super::signal::send_to_thread;
 use crate::error::Error;
 use crate::notify::{AnswerError, Notification};
 use crate::syscall::{PtraceOptions, PtraceRequest, SignalNumber, ptrace};
@@ -31,12 +32,28 @@ pub(super) struct Holds(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     held: usize,
-    passes: HashMap<i32, i64>,
+    passes: HashMap<i32, Pass>,
+}
+
+/// A call that is made again, and then runs.
+#[derive(Debug)]
+struct Pass {
+    nr: i64,
+    /// Sent as it comes, so that it runs with them pending.
+    signals: Vec<i32>,
 }
 
 impl Holds {
-    /// Lets the call run, and its thread go on after the delay. The error has the call, which waits still.
-    pub(super) async fn hold(&self, call: Notification, delay: Duration) -> Result<(), AnswerError> {
+    /// Lets the call run with these signals pending, and its thread go on after the delay. The error has the call, which
+    /// waits still.
+    ///
+    /// A signal that ends the process does so once the call has returned: those of a traced thread wait for it.
+    pub(super) async fn hold(
+        &self,
+        call: Notification,
+        delay: Duration,
+        signals: Vec<i32>,
+    ) -> Result<(), AnswerError> {
         let call = match self.admit() {
             Ok(()) => call,
             Err(error) => return Err(refused(error, call)),
@@ -49,7 +66,7 @@ impl Holds {
             let slot = Arc::clone(&slot);
             Box::new(move || {
                 if let Some(call) = take(&slot) {
-                    let outcome = holds.run(call, delay);
+                    let outcome = holds.run(call, delay, signals);
                     holds.state().held -= 1;
                     let _ = reply.send(outcome);
                 }
@@ -69,13 +86,14 @@ impl Holds {
 
     /// Whether this is the second coming of a call that is held.
     pub(super) fn take_pass(&self, call: &Notification) -> bool {
-        let Some(tid) = call.tid() else { return false };
-        let mut state = self.state();
-        let passes = state.passes.get(&tid) == Some(&call.nr());
-        if passes {
-            state.passes.remove(&tid);
+        let Some(pass) = call.tid().and_then(|tid| self.revoke(tid, call.nr())) else {
+            return false;
+        };
+        for signal in pass.signals {
+            // A thread that has gone needs none.
+            let _ = send_to_thread(call, signal);
         }
-        passes
+        true
     }
 
     fn admit(&self) -> Result<(), Error> {
@@ -92,7 +110,7 @@ impl Holds {
     }
 
     /// Holds a call, on this thread.
-    fn run(&self, call: Notification, delay: Duration) -> Result<(), AnswerError> {
+    fn run(&self, call: Notification, delay: Duration, signals: Vec<i32>) -> Result<(), AnswerError> {
         let Some(tid) = call.tid() else {
             return Err(refused(Error::UnknownPid, call));
         };
@@ -114,7 +132,8 @@ impl Holds {
             };
             return Err(refused(error, call));
         }
-        let number = call.nr();
+        let nr = call.nr();
+        let mut pass = Some(Pass { nr, signals });
         // It stops as soon as it has its answer, before it makes the call again.
         let _ = ptrace(tid, PtraceRequest::Interrupt);
         let answered = call.respond_raw(-ERESTARTNOINTR);
@@ -122,13 +141,15 @@ impl Holds {
         while let Some(stop) = next_stop(tid) {
             phase = match (phase, stop) {
                 (Phase::Stopping, Stop::Interrupted) => {
-                    self.state().passes.insert(tid, number);
+                    if let Some(pass) = pass.take() {
+                        self.state().passes.insert(tid, pass);
+                    }
                     Phase::Entering
                 }
                 (Phase::Entering, Stop::Syscall) => Phase::Running,
                 (Phase::Running, Stop::Syscall) => {
                     sleep(tid, delay);
-                    self.release(tid, number, SignalNumber::NONE);
+                    self.release(tid, nr, SignalNumber::NONE);
                     break;
                 }
                 (_, stop) => {
@@ -137,26 +158,27 @@ impl Holds {
                         Stop::Signal(signal) => SignalNumber::from(signal),
                         _ => SignalNumber::NONE,
                     };
-                    self.release(tid, number, signal);
+                    self.release(tid, nr, signal);
                     break;
                 }
             };
             // It has been killed if this fails, which the next look finds.
             let _ = ptrace(tid, PtraceRequest::Syscall(SignalNumber::NONE));
         }
-        self.revoke(tid, number);
+        self.revoke(tid, nr);
         answered.map(drop)
     }
 
-    fn release(&self, tid: i32, number: i64, signal: SignalNumber) {
-        self.revoke(tid, number);
+    fn release(&self, tid: i32, nr: i64, signal: SignalNumber) {
+        self.revoke(tid, nr);
         let _ = ptrace(tid, PtraceRequest::Detach(signal));
     }
 
-    fn revoke(&self, tid: i32, number: i64) {
+    fn revoke(&self, tid: i32, nr: i64) -> Option<Pass> {
         let mut state = self.state();
-        if state.passes.get(&tid) == Some(&number) {
-            state.passes.remove(&tid);
+        match state.passes.get(&tid) {
+            Some(pass) if pass.nr == nr => state.passes.remove(&tid),
+            _ => None,
         }
     }
 }

@@ -28,8 +28,8 @@
 //!
 //! # Occurrences
 //!
-//! They are counted as `strace(1)` does; see [`Occurrences`]. Where a fault is about `execve`, the execution that
-//! starts the program is the first of its thread, for each directory of `PATH` that is tried.
+//! They are counted as `strace(1)` does; see [`Occurrences`]. As there, the execution that starts the program is neither hit
+//! nor counted, unless [`Command::trap_initial_exec`](crate::Command::trap_initial_exec) asks for it.
 //!
 //! # Delays
 //!

@@ -234,9 +234,8 @@ impl FaultPlan {
         }
         let filter = self.filter();
         filter.program()?;
-        let traps_start = self.faults.iter().any(Fault::is_execution);
         let recorder = Recorder::new(self.history);
-        let (child, listener) = command.spawn_under(filter, traps_start).await?;
+        let (child, listener) = command.spawn_under(filter).await?;
         let faults = Faults::new(self.faults.clone(), self.seed);
         let server = serve::start(listener, faults, Arc::clone(&self.shared), Arc::clone(&recorder));
         let tied = command.kills_on_drop();

@@ -18,7 +18,7 @@ use super::occurrence;
 use super::plan::Shared;
 use super::record::{Call, Hit, Recorder};
 use super::selection;
-use super::signal::send_to_thread;
+use super::signal::{ends_process, is_being_killed, send_to_thread};
 use crate::error::{Error, Result};
 use crate::notify::{AnswerError, Arch, Listener, Notification};
 
@@ -192,11 +192,25 @@ impl Handler {
         if !effect.delay_before.is_zero() {
             tokio::time::sleep(effect.delay_before).await;
         }
+        let held = !effect.delay_after.is_zero();
+        if effect.answer.is_none() && (held || effect.signals.iter().any(|signal| ends_process(&call, *signal))) {
+            let hold = self.holds.hold(call, effect.delay_after, effect.signals.clone());
+            return match hold.await {
+                Ok(()) => Ok(()),
+                Err(AnswerError { error, notification }) => {
+                    continue_call(*notification);
+                    Err(error)
+                }
+            };
+        }
         let mut outcome = Ok(());
         for signal in &effect.signals {
             outcome = outcome.and(send_to_thread(&call, *signal));
         }
-        let held = !effect.delay_after.is_zero();
+        if !effect.signals.is_empty() && is_being_killed(&call) {
+            // An answer could come first, and the call would run.
+            return call.gone().await.and(outcome);
+        }
         let refused = match &effect.answer {
             Some(Answer::Return(value)) => {
                 // It does not run: before its answer is after it as well.
@@ -220,7 +234,6 @@ impl Handler {
                 }
                 call.continue_with(args).await.err()
             }
-            None if held => self.holds.hold(call, effect.delay_after).await.err(),
             None => {
                 continue_call(call);
                 None

@@ -317,16 +317,14 @@ impl Command {
     }
 
     /// Starts the program under this filter in place of its own, of which it must have none.
-    pub(crate) async fn spawn_under(&mut self, filter: Filter, traps_start: bool) -> Result<(Child, Listener)> {
+    pub(crate) async fn spawn_under(&mut self, filter: Filter) -> Result<(Child, Listener)> {
         if self.filter != Filter::new() {
             let why = "the command has a filter of its own, which the plan would replace";
             return Err(Error::InvalidPlan(why.into()));
         }
-        let before = self.trap_initial_exec;
-        let borrowed = Under { command: self, before };
-        borrowed.command.filter = filter;
-        borrowed.command.trap_initial_exec |= traps_start;
-        spawn::spawn(borrowed.command).await
+        let under = Under(self);
+        under.0.filter = filter;
+        spawn::spawn(under.0).await
     }
 
     /// Has the standard streams that are inherited be these, and gives which they are.
@@ -355,15 +353,11 @@ impl Command {
 }
 
 /// A command for the time of one start, which is left as it was even if the start is given up.
-struct Under<'a> {
-    command: &'a mut Command,
-    before: bool,
-}
+struct Under<'a>(&'a mut Command);
 
 impl Drop for Under<'_> {
     fn drop(&mut self) {
-        self.command.filter = Filter::new();
-        self.command.trap_initial_exec = self.before;
+        self.0.filter = Filter::new();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command as Plain, Stdio};
+use std::process::{Command as Plain, ExitStatus, Stdio};
 
 use asm_tracer::Command;
 use asm_tracer::inject::FaultPlan;
@@ -54,6 +54,10 @@ const EXPRESSIONS: &[&str] = &[
     "read:delay_exit=2000:when=2",
     "copy_file_range,ioctl:error=ENOSYS",
     "fadvise64:error=EINVAL:syscall=getpid",
+    "write:signal=SIGTERM:when=1",
+    "openat:signal=SIGHUP:when=2:delay_exit=3ms",
+    "read:signal=SIGCHLD:when=1+",
+    "close:signal=32:when=3",
     "wait4:error=ECHILD",
     "?no_such_call,dup2:error=EBADF",
     "!read,write,openat,close,mmap,execve,exit_group,brk,mprotect,munmap,pread64,arch_prctl,futex,rt_sigaction,rt_sigprocmask:error=ENOSYS:when=2",
@@ -63,7 +67,7 @@ const EXPRESSIONS: &[&str] = &[
 /// What there is to see of a run.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
-    status: std::process::ExitStatus,
+    status: ExitStatus,
     stdout: String,
     stderr: String,
     files: BTreeMap<String, String>,
