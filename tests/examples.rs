@@ -10,6 +10,8 @@ mod escapes;
 mod fuzz;
 #[path = "examples/hostile.rs"]
 mod hostile;
+#[path = "examples/inject.rs"]
+mod inject;
 #[path = "examples/lines.rs"]
 mod lines;
 #[path = "examples/others.rs"]

@@ -396,9 +396,9 @@ fn integer(text: &str) -> Option<u64> {
 
 /// There is no such thing, but perhaps one that is spelled much like it.
 fn unknown<'a>(what: &str, given: &str, names: impl Iterator<Item = &'a str>) -> String {
-    let given = given.to_ascii_lowercase();
+    let lower = given.to_ascii_lowercase();
     let near = names
-        .map(|name| (distance(&given, &name.to_ascii_lowercase()), name))
+        .map(|name| (distance(&lower, &name.to_ascii_lowercase()), name))
         .min_by_key(|(distance, _)| *distance)
         .filter(|(distance, _)| *distance <= 2 && given.len() > 2);
     let hint = near.map_or(String::new(), |(_, name)| format!("; did you mean `{name}`?"));

@@ -191,6 +191,9 @@ impl Fault {
     ///
     /// For `read`, `write`, their relatives with an offset or an array of buffers, `recvfrom`, `sendto`, `getrandom`,
     /// `sendfile`, `splice`, `tee` and `copy_file_range`.
+    ///
+    /// A program that waits for events by edges (`EPOLLET`), as those on Tokio do, takes a short read from a socket for the last
+    /// one, which it is there, and waits for more: that it hangs then is no mistake of it.
     pub fn short(self, bytes: usize) -> Self {
         self.answer(Answer::Short(bytes))
     }
