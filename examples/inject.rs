@@ -130,7 +130,10 @@ fn explain(error: &Error) -> (u8, String) {
         Error::Spawn {
             step: SpawnStep::Exec,
             source,
-        } => (if *source == Errno::ENOENT { 127 } else { 126 }, source.desc().into()),
+        } => (
+            if *source == Errno::ENOENT { 127 } else { 126 },
+            source.desc().into(),
+        ),
         error => {
             let cause = error.source().map(|cause| format!(": {cause}"));
             (125, format!("{error}{}", cause.unwrap_or_default()))

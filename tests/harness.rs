@@ -20,7 +20,10 @@ const FILE: &str = "ASM_TRACER_TEST_FILE";
 #[test]
 fn server() {
     if let (true, Some(file)) = (support::is_child(), std::env::var_os(FILE)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(serve(file.into()));
     }
 }
@@ -100,7 +103,9 @@ impl Server {
     }
 
     async fn client(&self) -> Client {
-        let connection = within("the connection", TcpStream::connect(&self.address)).await.unwrap();
+        let connection = within("the connection", TcpStream::connect(&self.address))
+            .await
+            .unwrap();
         Client(BufReader::new(connection))
     }
 }
@@ -139,21 +144,38 @@ async fn no_descriptor_is_left_for_a_connection() {
     assert!(!asking.is_finished());
     plan.disarm();
     assert_eq!(within("the answer", asking).await.unwrap().unwrap(), "1");
-    within("the stop", server.child.stop()).await.unwrap().assert_hit();
+    within("the stop", server.child.stop())
+        .await
+        .unwrap()
+        .assert_hit();
 }
 
 #[tokio::test]
 async fn the_file_can_not_be_read() {
-    let plan = FaultPlan::from(Fault::on(Sysno::read).under(std::env::temp_dir()).nth(1).error(Errno::EIO));
+    let plan = FaultPlan::from(
+        Fault::on(Sysno::read)
+            .under(std::env::temp_dir())
+            .nth(1)
+            .error(Errno::EIO),
+    );
     let server = Server::start(&plan).await;
     let mut client = server.client().await;
     assert_eq!(client.ask("put value").await.unwrap(), "stored");
     plan.arm();
-    assert_eq!(client.ask("get").await.unwrap(), "error: Input/output error (os error 5)");
+    assert_eq!(
+        client.ask("get").await.unwrap(),
+        "error: Input/output error (os error 5)"
+    );
     let hit = within("the hit", server.child.hit()).await.unwrap();
-    assert_eq!(hit.call().file(), Some(&*std::fs::canonicalize(&server.file).unwrap()));
+    assert_eq!(
+        hit.call().file(),
+        Some(&*std::fs::canonicalize(&server.file).unwrap())
+    );
     assert_eq!(client.ask("get").await.unwrap(), "value");
-    within("the stop", server.child.stop()).await.unwrap().assert_hits(1);
+    within("the stop", server.child.stop())
+        .await
+        .unwrap()
+        .assert_hits(1);
 }
 
 #[tokio::test]
@@ -182,7 +204,10 @@ async fn a_connection_can_not_be_registered() {
     assert!(hit.to_string().contains("ENOSPC"), "{hit}");
     let mut next = server.client().await;
     assert_eq!(next.ask("put 1").await.unwrap(), "stored");
-    within("the stop", server.child.stop()).await.unwrap().assert_hits(1);
+    within("the stop", server.child.stop())
+        .await
+        .unwrap()
+        .assert_hits(1);
 }
 
 #[tokio::test]
@@ -191,13 +216,20 @@ async fn what_is_not_on_the_disk_is_not_called_stored() {
     let server = Server::start(&plan).await;
     let mut client = server.client().await;
     plan.arm();
-    assert_eq!(client.ask("put 1").await.unwrap(), "error: Input/output error (os error 5)");
+    assert_eq!(
+        client.ask("put 1").await.unwrap(),
+        "error: Input/output error (os error 5)"
+    );
     plan.disarm();
     assert_eq!(client.ask("put 2").await.unwrap(), "stored");
     let outcome = within("the stop", server.child.stop()).await.unwrap();
     outcome.assert_hits(1);
     let hit = &outcome.hits()[0];
-    assert_eq!(hit.followed_by().first().and_then(|call| call.sysno()), Some(Sysno::sendto), "{outcome}");
+    assert_eq!(
+        hit.followed_by().first().and_then(|call| call.sysno()),
+        Some(Sysno::sendto),
+        "{outcome}"
+    );
 }
 
 #[tokio::test]
@@ -211,13 +243,17 @@ async fn a_slow_disk_holds_up_one_client_and_the_test_goes_on() {
     let (answer, hit) = futures::future::join(asking, server.child.hit()).await;
     assert_eq!((answer.unwrap(), hit.unwrap().occurrence()), ("stored".into(), 1));
     assert!(start.elapsed() >= Duration::from_millis(299));
-    within("the stop", server.child.stop()).await.unwrap().assert_hits(1);
+    within("the stop", server.child.stop())
+        .await
+        .unwrap()
+        .assert_hits(1);
 }
 
 #[tokio::test]
 async fn a_server_that_waits_for_its_disk_tells_where_at_the_deadline() {
     let hour = Duration::from_secs(3600);
-    let plan = FaultPlan::from(Fault::on(Sysno::fsync).delay_before(hour)).deadline(Duration::from_millis(200));
+    let plan =
+        FaultPlan::from(Fault::on(Sysno::fsync).delay_before(hour)).deadline(Duration::from_millis(200));
     let server = Server::start(&plan).await;
     let mut client = server.client().await;
     plan.arm();
@@ -225,7 +261,11 @@ async fn a_server_that_waits_for_its_disk_tells_where_at_the_deadline() {
     within("the hit", server.child.hit()).await.unwrap();
     let outcome = within("the outcome", server.child.outcome()).await.unwrap();
     let threads = outcome.hung().unwrap();
-    let hangs = |call| threads.iter().any(|thread| thread.syscall().and_then(|call| call.sysno()) == Some(call));
+    let hangs = |call| {
+        threads
+            .iter()
+            .any(|thread| thread.syscall().and_then(|call| call.sysno()) == Some(call))
+    };
     assert!(hangs(Sysno::fsync), "{outcome}");
     assert_eq!(within("the end of the connection", asking).await.unwrap(), None);
 }

@@ -110,7 +110,9 @@ impl Condition {
         };
         let (given, order): (u64, fn(u64, u64) -> bool) = match self.wide {
             true => (register, |one, other| one < other),
-            false => (u64::from(register as u32), |one, other| (one as i32) < (other as i32)),
+            false => (u64::from(register as u32), |one, other| {
+                (one as i32) < (other as i32)
+            }),
         };
         match self.test {
             Test::Equal(value) => given == value,

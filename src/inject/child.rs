@@ -114,13 +114,18 @@ impl FaultyChild {
     ///
     /// Cancel safe: a hit that was not returned is returned by the next `hit`.
     pub async fn hit(&self) -> Result<Hit> {
-        let number = self.seen.load(Ordering::Relaxed);
-        match self.recorder.nth_hit(number).await {
-            Some(hit) => {
-                self.seen.store(number + 1, Ordering::Relaxed);
-                Ok(hit)
+        loop {
+            let number = self.seen.load(Ordering::Relaxed);
+            let Some(hit) = self.recorder.nth_hit(number).await else {
+                return Err(not_hit(Some(&self.recorder)));
+            };
+            // Unless somebody else has taken it meanwhile.
+            let taken = self
+                .seen
+                .compare_exchange(number, number + 1, Ordering::Relaxed, Ordering::Relaxed);
+            if taken.is_ok() {
+                return Ok(hit);
             }
-            None => Err(not_hit(Some(&self.recorder))),
         }
     }
 

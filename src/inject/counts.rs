@@ -24,7 +24,8 @@ impl Counts {
     pub(super) fn next(&mut self, fault: usize, tid: i32, number: i64) -> u64 {
         let started = start_time(tid).unwrap_or(0);
         if self.threads.len() > self.limit.max(MANY) {
-            self.threads.retain(|tid, thread| start_time(*tid) == Some(thread.started));
+            self.threads
+                .retain(|tid, thread| start_time(*tid) == Some(thread.started));
             self.limit = 2 * self.threads.len();
         }
         let thread = self.threads.entry(tid).or_default();

@@ -24,7 +24,8 @@ pub(super) enum Answer {
     /// It runs with at most so many bytes.
     Short(usize),
     /// It runs with other arguments.
-    Arguments([Option<i64>; 6]),
+    /// By their indices, from 0.
+    Arguments(Vec<(usize, i64)>),
 }
 
 impl Effect {
@@ -63,11 +64,10 @@ impl fmt::Display for Effect {
             Some(Answer::Return(value)) => parts.push(format!("returned {value} without running")),
             Some(Answer::Short(length)) => parts.push(format!("shortened to {length} bytes")),
             Some(Answer::Arguments(arguments)) => {
-                for (index, value) in arguments.iter().enumerate() {
-                    if let Some(value) = value {
-                        parts.push(format!("with argument {index} = {value}"));
-                    }
-                }
+                let shown = arguments
+                    .iter()
+                    .map(|(index, value)| format!("with argument {index} = {value}"));
+                parts.extend(shown);
             }
             None => {}
         }

@@ -175,7 +175,10 @@ fn parse(expression: &str) -> Parsed<Fault> {
             "when" => fault.occurrences = occurrences(value)?,
             "syscall" => pure_call(value)?,
             "poke_enter" | "poke_exit" => {
-                return part.wrong(format!("`{}=` is not supported: no memory is overwritten", name.text));
+                return part.wrong(format!(
+                    "`{}=` is not supported: no memory is overwritten",
+                    name.text
+                ));
             }
             other => return name.wrong(format!("`{}` is no option; {OPTIONS}", other.escape_debug())),
         }
@@ -189,7 +192,10 @@ fn parse(expression: &str) -> Parsed<Fault> {
             text: "",
             start: expression.len(),
         };
-        return end.wrong(format!("an effect is missing: {}", EFFECTS.map(|name| format!("`{name}=`")).join(", ")));
+        return end.wrong(format!(
+            "an effect is missing: {}",
+            EFFECTS.map(|name| format!("`{name}=`")).join(", ")
+        ));
     }
     Ok(fault)
 }
@@ -216,7 +222,10 @@ fn call_set(set: Part<'_>) -> Parsed<Vec<i64>> {
         }
     }
     if inverted {
-        numbers = Sysno::iter().map(number).filter(|call| !numbers.contains(call)).collect();
+        numbers = Sysno::iter()
+            .map(number)
+            .filter(|call| !numbers.contains(call))
+            .collect();
     }
     Ok(numbers)
 }
@@ -270,19 +279,25 @@ fn pure_call(name: Part<'_>) -> Parsed<()> {
     let call = name.text.parse::<Sysno>();
     match call.is_ok_and(|call| sets::PURE.contains(&call)) {
         true => Ok(()),
-        false => name.wrong("only calls without effects can run in place: those of `%pure`, such as `getpid`"),
+        false => {
+            name.wrong("only calls without effects can run in place: those of `%pure`, such as `getpid`")
+        }
     }
 }
 
 fn errno(value: Part<'_>) -> Parsed<i64> {
     // Those of the kernel alone have no place in nix.
-    let kernel = ["ERESTARTSYS", "ERESTARTNOINTR", "ERESTARTNOHAND"].into_iter().zip(512..);
+    let kernel = ["ERESTARTSYS", "ERESTARTNOINTR", "ERESTARTNOHAND"]
+        .into_iter()
+        .zip(512..);
     let named = (1..=133)
         .map(|number| (Errno::from_raw(number), i64::from(number)))
         .filter(|(errno, _)| *errno != Errno::UnknownErrno)
         .map(|(errno, number)| (format!("{errno:?}"), number))
         .chain(kernel.map(|(name, number)| (name.to_owned(), number)))
-        .chain([("EWOULDBLOCK", 11), ("EDEADLOCK", 35), ("ENOTSUP", 95)].map(|(name, n)| (name.to_owned(), n)));
+        .chain(
+            [("EWOULDBLOCK", 11), ("EDEADLOCK", 35), ("ENOTSUP", 95)].map(|(name, n)| (name.to_owned(), n)),
+        );
     let named: Vec<_> = named.collect();
     let is_name = |(name, _): &&(String, i64)| name.eq_ignore_ascii_case(value.text);
     if let Some((_, number)) = named.iter().find(is_name) {
@@ -291,7 +306,11 @@ fn errno(value: Part<'_>) -> Parsed<i64> {
     match integer(value.text) {
         Some(number @ 1..=4095) => Ok(number as i64),
         Some(_) => value.wrong("an errno is between 1 and 4095"),
-        None => value.wrong(unknown("errno", value.text, named.iter().map(|(name, _)| name.as_str()))),
+        None => value.wrong(unknown(
+            "errno",
+            value.text,
+            named.iter().map(|(name, _)| name.as_str()),
+        )),
     }
 }
 
@@ -320,7 +339,11 @@ fn signal(value: Part<'_>) -> Parsed<i32> {
     match number {
         Some(number @ 1..=64) => Ok(number),
         Some(_) => value.wrong("a signal is between 1 and 64"),
-        None => value.wrong(unknown("signal", value.text, Signal::iterator().map(Signal::as_str))),
+        None => value.wrong(unknown(
+            "signal",
+            value.text,
+            Signal::iterator().map(Signal::as_str),
+        )),
     }
 }
 
@@ -331,7 +354,10 @@ fn delay(value: Part<'_>) -> Parsed<Duration> {
     // `1e3` is a number, too.
     let (number, unit) = match text[digits.len()..].to_owned() {
         unit if ["s", "ms", "us", "ns", ""].contains(&unit.as_str()) => (digits, unit),
-        _ => return value.wrong("a delay is a number with `s`, `ms`, `us` or `ns`, and of microseconds without"),
+        _ => {
+            return value
+                .wrong("a delay is a number with `s`, `ms`, `us` or `ns`, and of microseconds without");
+        }
     };
     let seconds = match unit.as_str() {
         "s" => 1.0,

@@ -10,7 +10,7 @@ use syscalls::Sysno;
 use super::arguments;
 use super::effect::{Answer, Effect};
 use super::occurrence::Occurrences;
-use super::selection::{Selection, ThreadTest, Wanted};
+use super::selection::{ProgramTest, Selection, ThreadTest, Wanted};
 use crate::error::{Error, Result};
 use crate::filter::{Condition, Syscalls};
 use crate::syscall::SignalNumber;
@@ -131,7 +131,7 @@ impl Fault {
     /// A name with a slash is that of the executable file; one without is the last part of the name under which it was
     /// executed, which is also how a script is known.
     pub fn after_exec_of(mut self, program: impl Into<OsString>) -> Self {
-        self.selection.program = Some(program.into());
+        self.selection.program = Some(ProgramTest::new(program.into()));
         self
     }
 }
@@ -200,15 +200,11 @@ impl Fault {
 
     /// The call runs with another value in the argument with this index, from 0. It can be said of several arguments.
     pub fn argument(self, index: usize, value: i64) -> Self {
-        let mut arguments = match self.effect.answer {
-            Some(Answer::Arguments(arguments)) => arguments,
-            _ => [None; 6],
+        let mut arguments = match &self.effect.answer {
+            Some(Answer::Arguments(arguments)) => arguments.clone(),
+            _ => Vec::new(),
         };
-        match arguments.get_mut(index) {
-            Some(argument) => *argument = Some(value),
-            // Which no effect is, so that it is refused at the start.
-            None => return Self { effect: Effect::default(), ..self },
-        }
+        arguments.push((index, value));
         self.answer(Answer::Arguments(arguments))
     }
 
@@ -241,7 +237,12 @@ impl Fault {
     pub(super) fn check(&self) -> Result<()> {
         let refuse = |why: &str| Err(Error::InvalidPlan(format!("{}: {why}", self.calls())));
         if self.effect.is_nothing() {
-            return refuse("no effect is said of it, or one of an argument over 5");
+            return refuse("no effect is said of it");
+        }
+        if let Some(Answer::Arguments(arguments)) = &self.effect.answer
+            && arguments.iter().any(|(index, _)| *index > 5)
+        {
+            return refuse("a call has the arguments 0 to 5");
         }
         if !self.occurrences.is_possible() {
             return refuse("occurrences are counted from 1, and the last is not before the first");
@@ -249,7 +250,12 @@ impl Fault {
         if !(0.0..=1.0).contains(&self.probability) {
             return refuse("a probability is between 0 and 1");
         }
-        if self.effect.signals.iter().any(|signal| !(1..=64).contains(signal)) {
+        if self
+            .effect
+            .signals
+            .iter()
+            .any(|signal| !(1..=64).contains(signal))
+        {
             return refuse("there are the signals 1 to 64");
         }
         let known = || self.numbers.iter().filter_map(|number| sysno(*number));

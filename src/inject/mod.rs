@@ -41,7 +41,16 @@
 //!
 //! # Signals
 //!
+//! The signal of a fault goes to the thread that made the call, which then runs, unless it blocks, even if the signal is to end
+//! the process, `SIGKILL` excepted; strace has it so. Without
+//! [`wait_killable`](crate::Command::wait_killable) any signal takes the call back instead.
+//!
 //! A call that a signal takes back and the kernel makes again is another occurrence, as it is to strace.
+//!
+//! # What is not seen
+//!
+//! What a program asks of the kernel by `io_uring`, calls that the vDSO answers, and calls through the ABIs of 32 bits and x32
+//! run as they are. A fault of `io_uring_setup` has programs do without the first.
 //!
 //! # Security
 //!

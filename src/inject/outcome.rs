@@ -90,7 +90,10 @@ impl Outcome {
     /// If it did not, with what there is to know.
     #[track_caller]
     pub fn assert_success(&self) -> &Self {
-        self.assert(self.hung.is_none() && self.status.success(), "the program succeeds")
+        self.assert(
+            self.hung.is_none() && self.status.success(),
+            "the program succeeds",
+        )
     }
 
     /// Asserts that the program ended by itself and failed: with another status, or by a signal.
@@ -100,7 +103,10 @@ impl Outcome {
     /// If it did not, with what there is to know.
     #[track_caller]
     pub fn assert_failure(&self) -> &Self {
-        self.assert(self.hung.is_none() && !self.status.success(), "the program fails by itself")
+        self.assert(
+            self.hung.is_none() && !self.status.success(),
+            "the program fails by itself",
+        )
     }
 
     /// Asserts that the program exited with this status.
@@ -110,7 +116,10 @@ impl Outcome {
     /// If it did not, with what there is to know.
     #[track_caller]
     pub fn assert_code(&self, code: i32) -> &Self {
-        self.assert(self.status.code() == Some(code), &format!("the program exits with {code}"))
+        self.assert(
+            self.status.code() == Some(code),
+            &format!("the program exits with {code}"),
+        )
     }
 
     /// Asserts that the program ended before the deadline.
@@ -175,6 +184,7 @@ impl fmt::Display for Outcome {
         }
         match self.record.total {
             0 => f.write_str("\nno fault has hit")?,
+            1 => f.write_str("\na fault has hit 1 call:")?,
             total => write!(f, "\nfaults have hit {total} calls:")?,
         }
         for hit in self.record.hits.iter().take(32) {

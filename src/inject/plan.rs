@@ -239,7 +239,14 @@ impl FaultPlan {
         let faults = Faults::new(self.faults.clone(), self.seed);
         let server = serve::start(listener, faults, Arc::clone(&self.shared), Arc::clone(&recorder));
         let tied = command.kills_on_drop();
-        Ok(FaultyChild::new(child, server, tied, recorder, Arc::clone(&self.shared), self.deadline))
+        Ok(FaultyChild::new(
+            child,
+            server,
+            tied,
+            recorder,
+            Arc::clone(&self.shared),
+            self.deadline,
+        ))
     }
 
     /// What traps the calls that faults are about, under the conditions that can be checked in the kernel, and those that

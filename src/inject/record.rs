@@ -258,7 +258,9 @@ impl Recorder {
     }
 
     pub(super) fn failed(&self, index: Option<usize>, why: String) {
-        if let Some(hit) = index.and_then(|index| self.log().hits.get_mut(index).map(|hit| hit.failed = Some(why))) {
+        if let Some(hit) =
+            index.and_then(|index| self.log().hits.get_mut(index).map(|hit| hit.failed = Some(why)))
+        {
             hit
         }
     }

@@ -19,7 +19,7 @@ pub(super) struct Selection {
     pub(super) path: Option<Wanted>,
     pub(super) descriptor: Option<i32>,
     pub(super) thread: Option<ThreadTest>,
-    pub(super) program: Option<OsString>,
+    pub(super) program: Option<ProgramTest>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,21 @@ pub(super) enum ThreadTest {
     Id(i32),
     Leader,
     Named(OsString),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ProgramTest {
+    Named(OsString),
+    At(Wanted),
+}
+
+impl ProgramTest {
+    pub(super) fn new(program: OsString) -> Self {
+        match program.as_bytes().contains(&b'/') {
+            true => Self::At(Wanted::exactly(Path::new(&program))),
+            false => Self::Named(program),
+        }
+    }
 }
 
 /// The file or directory that is meant, as it is written and as the links lead there.
@@ -63,10 +78,13 @@ impl Wanted {
 /// A path as it is written, and with the links of its directory resolved, and with its own.
 fn spellings(base: &Path, path: &Path) -> Vec<PathBuf> {
     let written = absolute(base, path);
-    let in_directory = written.parent().zip(written.file_name()).and_then(|(directory, name)| {
-        let directory = std::fs::canonicalize(directory).ok()?;
-        Some(directory.join(name))
-    });
+    let in_directory = written
+        .parent()
+        .zip(written.file_name())
+        .and_then(|(directory, name)| {
+            let directory = std::fs::canonicalize(directory).ok()?;
+            Some(directory.join(name))
+        });
     let resolved = std::fs::canonicalize(&written).ok();
     let mut names = vec![written];
     for name in [in_directory, resolved].into_iter().flatten() {
@@ -99,12 +117,12 @@ impl Selection {
         };
         let Ok(pid) = call.pid() else { return false };
         let executable = std::fs::read_link(format!("/proc/{pid}/exe"));
-        if program.as_bytes().contains(&b'/') {
-            let wanted = spellings(Path::new("/"), Path::new(program));
-            return executable.is_ok_and(|path| wanted.contains(&path));
+        match program {
+            ProgramTest::At(wanted) => executable.is_ok_and(|path| wanted.is(&path)),
+            ProgramTest::Named(name) => {
+                executable.is_ok_and(|path| path.file_name() == Some(name)) || has_name(pid, name)
+            }
         }
-        let is_its_name = executable.is_ok_and(|path| path.file_name() == Some(program.as_os_str()));
-        is_its_name || has_name(pid, program)
     }
 
     fn is_descriptor(&self, call: &Notification) -> bool {

@@ -116,7 +116,10 @@ async fn serve(mut listener: Listener, handler: Arc<Handler>, _running: Running)
                     continue;
                 }
             };
-        if poll_fn(|cx| Poll::Ready(handling.as_mut().poll(cx))).await.is_pending() {
+        if poll_fn(|cx| Poll::Ready(handling.as_mut().poll(cx)))
+            .await
+            .is_pending()
+        {
             tasks.spawn(handling);
         }
     }
@@ -193,17 +196,21 @@ impl Handler {
             tokio::time::sleep(effect.delay_before).await;
         }
         let held = !effect.delay_after.is_zero();
-        if effect.answer.is_none() && (held || effect.signals.iter().any(|signal| ends_process(&call, *signal))) {
-            let hold = self.holds.hold(call, effect.delay_after, effect.signals.clone());
-            return match hold.await {
-                Ok(()) => Ok(()),
-                Err(AnswerError { error, notification }) => {
-                    continue_call(*notification);
-                    Err(error)
-                }
-            };
-        }
+        let mut call = call;
         let mut outcome = Ok(());
+        if effect.answer.is_none()
+            && (held || effect.signals.iter().any(|signal| ends_process(&call, *signal)))
+        {
+            let hold = self.holds.hold(call, effect.delay_after, effect.signals.clone());
+            match hold.await {
+                Ok(()) => return Ok(()),
+                // The signals come without, then, some of them before the call.
+                Err(AnswerError { error, notification }) => {
+                    outcome = Err(error);
+                    call = *notification;
+                }
+            }
+        }
         for signal in &effect.signals {
             outcome = outcome.and(send_to_thread(&call, *signal));
         }
@@ -229,8 +236,10 @@ impl Handler {
             },
             Some(Answer::Arguments(arguments)) => {
                 let mut args = call.args();
-                for (arg, wanted) in args.iter_mut().zip(arguments) {
-                    *arg = wanted.unwrap_or(*arg);
+                for (index, value) in arguments {
+                    if let Some(arg) = args.get_mut(*index) {
+                        *arg = *value;
+                    }
                 }
                 call.continue_with(args).await.err()
             }

@@ -377,18 +377,10 @@ const ALL_STAT: &[Sysno] = &[
 ];
 
 /// `%%statfs`: all that read the status of a file system.
-const ALL_STATFS: &[Sysno] = &[
-    Sysno::ustat,
-    Sysno::statfs,
-    Sysno::fstatfs,
-];
+const ALL_STATFS: &[Sysno] = &[Sysno::ustat, Sysno::statfs, Sysno::fstatfs];
 
 /// Those of them that also take a descriptor.
-const FSTAT: &[Sysno] = &[
-    Sysno::newfstatat,
-    Sysno::fstat,
-    Sysno::statx,
-];
+const FSTAT: &[Sysno] = &[Sysno::newfstatat, Sysno::fstat, Sysno::statx];
 
 /// Calls that always succeed and take no arguments.
 pub(super) const PURE: &[Sysno] = &[

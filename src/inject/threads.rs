@@ -127,7 +127,11 @@ fn processes(root: u32) -> Vec<u32> {
         for tid in tasks(pid) {
             let children = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/children"));
             let children = children.unwrap_or_default();
-            open.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+            open.extend(
+                children
+                    .split_whitespace()
+                    .filter_map(|child| child.parse::<u32>().ok()),
+            );
         }
     }
     found

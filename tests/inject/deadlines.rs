@@ -36,14 +36,26 @@ async fn the_outcome_says_where_each_thread_hung() {
     assert_eq!(threads.len(), 4, "{outcome}");
     let call = |name: &str| {
         let thread = threads.iter().find(|thread| thread.name() == name);
-        thread.unwrap_or_else(|| panic!("no {name}: {outcome}")).syscall().unwrap()
+        thread
+            .unwrap_or_else(|| panic!("no {name}: {outcome}"))
+            .syscall()
+            .unwrap()
     };
     assert_eq!(call("sleeper").sysno(), Some(Sysno::pause));
     let waiter = call("waiter");
-    assert_eq!((waiter.sysno(), &waiter.args[..4]), (Some(Sysno::getppid), &[1, 2, 3, 4][..]));
+    assert_eq!(
+        (waiter.sysno(), &waiter.args[..4]),
+        (Some(Sysno::getppid), &[1, 2, 3, 4][..])
+    );
     // The child has been killed as well.
-    let other = threads.iter().find(|thread| thread.pid() != threads[0].pid()).unwrap();
-    until("the child is gone", || kill(Pid::from_raw(other.pid()), None).is_err()).await;
+    let other = threads
+        .iter()
+        .find(|thread| thread.pid() != threads[0].pid())
+        .unwrap();
+    until("the child is gone", || {
+        kill(Pid::from_raw(other.pid()), None).is_err()
+    })
+    .await;
     let text = outcome.to_string();
     for part in ["killed at its deadline", "(sleeper): S in pause(", "(waiter): "] {
         assert!(text.contains(part), "{text}");
@@ -60,9 +72,17 @@ async fn a_program_that_is_stopped_gives_its_outcome() {
     let mut child = within("the start", plan.spawn(&mut command)).await.unwrap();
     within("the hit", child.hit()).await.unwrap();
     let mut lines = tokio::io::BufReader::new(child.stdout.take().unwrap()).lines();
-    let sleeper: i32 = within("a line", lines.next_line()).await.unwrap().unwrap().parse().unwrap();
+    let sleeper: i32 = within("a line", lines.next_line())
+        .await
+        .unwrap()
+        .unwrap()
+        .parse()
+        .unwrap();
     assert!(!child.threads().is_empty());
     let outcome = within("the stop", child.stop()).await.unwrap();
-    outcome.assert_failure().assert_hits(1);
-    until("the sleeper is gone", || kill(Pid::from_raw(sleeper), None).is_err()).await;
+    outcome.assert_failure().assert_hit();
+    until("the sleeper is gone", || {
+        kill(Pid::from_raw(sleeper), None).is_err()
+    })
+    .await;
 }

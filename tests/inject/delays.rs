@@ -24,7 +24,9 @@ int main(void) {
 async fn times(fault: Fault) -> Vec<u64> {
     let outcome = run(fault, &mut compiled("times_calls", TIMES)).await;
     outcome.assert_success().assert_hit().assert_hits(1);
-    let lines = stdout(&outcome).lines().map(|line| line.strip_suffix(" 1").expect("the right result"));
+    let lines = stdout(&outcome)
+        .lines()
+        .map(|line| line.strip_suffix(" 1").expect("the right result"));
     lines.map(|line| line.parse().unwrap()).collect()
 }
 
@@ -66,7 +68,10 @@ async fn what_is_held_back_has_happened() {
 
 #[tokio::test]
 async fn a_call_that_blocks_is_held_back_once_it_returns() {
-    let fault = Fault::on(Sysno::read).fd(0).nth(1).delay_after(Duration::from_millis(100));
+    let fault = Fault::on(Sysno::read)
+        .fd(0)
+        .nth(1)
+        .delay_after(Duration::from_millis(100));
     let mut command = shell("read -r line; echo $line");
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let plan = FaultPlan::from(fault);

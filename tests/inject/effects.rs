@@ -38,7 +38,10 @@ async fn written(fault: Fault) -> String {
 
 #[tokio::test]
 async fn calls_fail_succeed_and_fall_short() {
-    assert_eq!(written(first(Sysno::write).error(Errno::ENOSPC)).await, "-1 28 54 54");
+    assert_eq!(
+        written(first(Sysno::write).error(Errno::ENOSPC)).await,
+        "-1 28 54 54"
+    );
     // A success that was none.
     assert_eq!(written(first(Sysno::write).returns(100)).await, "100 0 54 54");
     assert_eq!(written(first(Sysno::write).returns(-5)).await, "-1 5 54 54");
@@ -113,7 +116,11 @@ int main(void) {
 
 #[tokio::test]
 async fn a_program_that_a_fault_kills_says_so() {
-    let outcome = run(Fault::on(Sysno::write).signal(Signal::SIGKILL), &mut crate::shell("echo hello")).await;
+    let outcome = run(
+        Fault::on(Sysno::write).signal(Signal::SIGKILL),
+        &mut crate::shell("echo hello"),
+    )
+    .await;
     outcome.assert_failure().assert_hits(1);
     assert_eq!((stdout(&outcome), stderr(&outcome)), ("", ""));
 }

@@ -58,7 +58,14 @@ async fn faults_are_switched_on_and_off_while_the_program_runs() {
     // What is not injected is recorded still.
     assert_eq!(outcome.last_calls().len(), 4);
     // What runs while the plan is disarmed is not counted.
-    assert_eq!(outcome.hits().iter().map(|hit| hit.occurrence()).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(
+        outcome
+            .hits()
+            .iter()
+            .map(|hit| hit.occurrence())
+            .collect::<Vec<_>>(),
+        [1, 2]
+    );
 }
 
 #[tokio::test]
@@ -89,25 +96,50 @@ async fn hits_are_waited_for_and_come_once() {
 async fn a_plan_serves_several_programs_at_once() {
     let plan = FaultPlan::from(Fault::on(Sysno::getppid).nth(1).error(Errno::EPERM));
     let (mut one, mut two) = (Told::start(&plan).await, Told::start(&plan).await);
-    assert_eq!((one.call().await, two.call().await), ("failed".into(), "failed".into()));
-    assert_eq!((two.call().await, one.call().await), ("worked".into(), "worked".into()));
+    assert_eq!(
+        (one.call().await, two.call().await),
+        ("failed".into(), "failed".into())
+    );
+    assert_eq!(
+        (two.call().await, one.call().await),
+        ("worked".into(), "worked".into())
+    );
     for told in [one, two] {
-        within("the end", told.child.outcome()).await.unwrap().assert_success().assert_hits(1);
+        within("the end", told.child.outcome())
+            .await
+            .unwrap()
+            .assert_success()
+            .assert_hits(1);
     }
     within("a hit", plan.hit()).await.unwrap();
     within("a hit", plan.hit()).await.unwrap();
-    assert!(matches!(within("no hit", plan.hit()).await, Err(Error::NotHit { .. })));
+    assert!(matches!(
+        within("no hit", plan.hit()).await,
+        Err(Error::NotHit { .. })
+    ));
 }
 
 #[tokio::test]
 async fn what_followed_a_hit_is_there_where_it_is_watched() {
     let fault = || Fault::on(Sysno::write).fd(1).nth(1).error(Errno::EIO);
-    let outcome = run_plan(&FaultPlan::from(fault()).watch_all(), &mut shell("exec cat /etc/passwd")).await;
+    let outcome = run_plan(
+        &FaultPlan::from(fault()).watch_all(),
+        &mut shell("exec cat /etc/passwd"),
+    )
+    .await;
     outcome.assert_failure().assert_hits(1);
-    let followed: Vec<_> = outcome.hits()[0].followed_by().iter().filter_map(|call| call.sysno()).collect();
+    let followed: Vec<_> = outcome.hits()[0]
+        .followed_by()
+        .iter()
+        .filter_map(|call| call.sysno())
+        .collect();
     // It complains, and ends.
     assert!(followed.contains(&Sysno::write), "{outcome}");
-    assert_eq!(outcome.last_calls().last().unwrap().sysno(), Some(Sysno::exit_group), "{outcome}");
+    assert_eq!(
+        outcome.last_calls().last().unwrap().sysno(),
+        Some(Sysno::exit_group),
+        "{outcome}"
+    );
 
     let watched = FaultPlan::from(fault()).watch(Sysno::exit_group);
     let outcome = run_plan(&watched, &mut shell("exec cat /etc/passwd")).await;
@@ -116,7 +148,13 @@ async fn what_followed_a_hit_is_there_where_it_is_watched() {
 
     // Only what the fault is about is trapped otherwise.
     let outcome = run(fault(), &mut shell("exec cat /etc/passwd")).await;
-    assert!(outcome.last_calls().iter().all(|call| call.sysno() == Some(Sysno::write)), "{outcome}");
+    assert!(
+        outcome
+            .last_calls()
+            .iter()
+            .all(|call| call.sysno() == Some(Sysno::write)),
+        "{outcome}"
+    );
 }
 
 #[tokio::test]
@@ -140,7 +178,10 @@ async fn a_dropped_child_is_killed() {
     drop(told);
     until("the child is gone", || state(pid).is_none()).await;
     plan.hit().await.unwrap();
-    assert!(matches!(within("no hit", plan.hit()).await, Err(Error::NotHit { .. })));
+    assert!(matches!(
+        within("no hit", plan.hit()).await,
+        Err(Error::NotHit { .. })
+    ));
 }
 
 #[tokio::test]
@@ -150,7 +191,9 @@ async fn the_command_is_left_as_it_was() {
     let outcome = run_plan(&"write:error=EIO".parse().unwrap(), &mut command).await;
     outcome.assert_failure();
     // It has no filter now, so that nothing needs serving; its output is inherited.
-    let (mut child, _listener) = within("the start", command.stdout(Stdio::null()).spawn()).await.unwrap();
+    let (mut child, _listener) = within("the start", command.stdout(Stdio::null()).spawn())
+        .await
+        .unwrap();
     assert!(within("the end", child.wait()).await.unwrap().success());
     // What the command says of its streams holds.
     let outcome = run_plan(&FaultPlan::new(), &mut command).await;
@@ -159,21 +202,45 @@ async fn the_command_is_left_as_it_was() {
 
 /// What a test that fails prints.
 fn message(assertion: impl FnOnce() + std::panic::UnwindSafe) -> String {
-    *std::panic::catch_unwind(assertion).unwrap_err().downcast().unwrap()
+    *std::panic::catch_unwind(assertion)
+        .unwrap_err()
+        .downcast()
+        .unwrap()
 }
 
 #[tokio::test]
 async fn assertions_tell_what_the_program_did() {
-    let outcome = run(Fault::on(Sysno::write).fd(1).error(Errno::ENOSPC), &mut shell("exec cat /etc/passwd")).await;
-    outcome.assert_failure().assert_code(1).assert_ended().assert_hit().assert_hits(1);
+    let outcome = run(
+        Fault::on(Sysno::write).fd(1).error(Errno::ENOSPC),
+        &mut shell("exec cat /etc/passwd"),
+    )
+    .await;
+    outcome
+        .assert_failure()
+        .assert_code(1)
+        .assert_ended()
+        .assert_hit()
+        .assert_hits(1);
     for (message, expected) in [
         (message(|| _ = outcome.assert_success()), "the program succeeds"),
         (message(|| _ = outcome.assert_code(7)), "the program exits with 7"),
         (message(|| _ = outcome.assert_hits(7)), "faults hit 7 calls"),
-        (message(|| _ = outcome.assert(false, "the sun shines")), "the sun shines"),
+        (
+            message(|| _ = outcome.assert(false, "the sun shines")),
+            "the sun shines",
+        ),
     ] {
-        assert!(message.starts_with(&format!("expected that {expected}, but:\n")), "{message}");
-        for part in ["exit status: 1", "failed with ENOSPC", "write(1", "its last calls were", "No space left"] {
+        assert!(
+            message.starts_with(&format!("expected that {expected}, but:\n")),
+            "{message}"
+        );
+        for part in [
+            "exit status: 1",
+            "failed with ENOSPC",
+            "write(1",
+            "its last calls were",
+            "No space left",
+        ] {
             assert!(message.contains(part), "{part}: {message}");
         }
     }

@@ -21,17 +21,32 @@ async fn what_can_not_be_meant_is_refused_before_anything_starts() {
     let fails = || write().error(Errno::EIO);
     for (fault, why) in [
         (write(), "write: no effect is said of it"),
-        (write().argument(6, 1), "write: no effect is said of it, or one of an argument over 5"),
+        (write().argument(6, 1), "write: a call has the arguments 0 to 5"),
         (fails().nth(0), "counted from 1"),
-        (fails().occurrences(Occurrences::from(5).until(3)), "counted from 1"),
+        (
+            fails().occurrences(Occurrences::from(5).until(3)),
+            "counted from 1",
+        ),
         (fails().with_probability(1.5), "between 0 and 1"),
         (fails().with_probability(f64::NAN), "between 0 and 1"),
         (write().signal(65), "the signals 1 to 64"),
         (write().signal(0), "the signals 1 to 64"),
-        (Fault::on([Sysno::write, Sysno::close]).short(1), "close has no length"),
-        (write().short(1).delay_after(Duration::from_secs(1)), "can't be held back as well"),
-        (Fault::on(Sysno::getpid).path("/tmp").error(Errno::EIO), "neither a path nor a descriptor"),
-        (Fault::on(Sysno::mkdir).fd(1).error(Errno::EIO), "no descriptor among"),
+        (
+            Fault::on([Sysno::write, Sysno::close]).short(1),
+            "close has no length",
+        ),
+        (
+            write().short(1).delay_after(Duration::from_secs(1)),
+            "can't be held back as well",
+        ),
+        (
+            Fault::on(Sysno::getpid).path("/tmp").error(Errno::EIO),
+            "neither a path nor a descriptor",
+        ),
+        (
+            Fault::on(Sysno::mkdir).fd(1).error(Errno::EIO),
+            "no descriptor among",
+        ),
         (fails().when(arg(7).eq(1)), "the arguments 0 to 5"),
     ] {
         let refusal = refusal(fault.into(), &mut Command::new("/nonexistent")).await;
@@ -50,6 +65,8 @@ async fn a_command_with_a_filter_of_its_own_is_refused() {
 #[tokio::test]
 async fn a_program_that_is_not_there_is_the_error_of_the_start() {
     let plan = FaultPlan::from(Fault::on(Sysno::write).error(Errno::EIO));
-    let error = within("the refusal", plan.run(&mut Command::new("/nonexistent"))).await.unwrap_err();
+    let error = within("the refusal", plan.run(&mut Command::new("/nonexistent")))
+        .await
+        .unwrap_err();
     assert_eq!(error.errno(), Some(Errno::ENOENT));
 }
