@@ -145,12 +145,12 @@ impl Fault {
 
     /// Every `n`th occurrence: the `n`th, the `2n`th, and so on.
     pub fn every(self, n: u64) -> Self {
-        self.occurrences(Occurrences::from(n).every(n))
+        self.occurrences(Occurrences::starting_at(n).every(n))
     }
 
     /// This occurrence and all that follow.
-    pub fn from(self, first: u64) -> Self {
-        self.occurrences(Occurrences::from(first))
+    pub fn starting_at(self, first: u64) -> Self {
+        self.occurrences(Occurrences::starting_at(first))
     }
 
     /// The occurrences that are not later than this one.

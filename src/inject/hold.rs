@@ -136,14 +136,16 @@ impl Holds {
         let mut pass = Some(Pass { nr, signals });
         // It stops as soon as it has its answer, before it makes the call again.
         let _ = ptrace(tid, PtraceRequest::Interrupt);
-        let answered = call.respond_raw(-ERESTARTNOINTR);
+        if let Err(refused) = call.respond_raw(-ERESTARTNOINTR) {
+            // It gets `ENOSYS`, and must not be waited for unanswered: it stops for nothing else.
+            drop(refused);
+            pass = None;
+        }
         let mut phase = Phase::Stopping;
         while let Some(stop) = next_stop(tid) {
             phase = match (phase, stop) {
-                (Phase::Stopping, Stop::Interrupted) => {
-                    if let Some(pass) = pass.take() {
-                        self.state().passes.insert(tid, pass);
-                    }
+                (Phase::Stopping, Stop::Interrupted) if pass.is_some() => {
+                    self.state().passes.extend(pass.take().map(|pass| (tid, pass)));
                     Phase::Entering
                 }
                 (Phase::Entering, Stop::Syscall) => Phase::Running,
@@ -166,7 +168,7 @@ impl Holds {
             let _ = ptrace(tid, PtraceRequest::Syscall(SignalNumber::NONE));
         }
         self.revoke(tid, nr);
-        answered.map(drop)
+        Ok(())
     }
 
     fn release(&self, tid: i32, nr: i64, signal: SignalNumber) {

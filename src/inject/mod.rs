@@ -43,7 +43,7 @@
 //!
 //! The signal of a fault goes to the thread that made the call, which then runs, unless it blocks, even if the signal is to end
 //! the process, `SIGKILL` excepted; strace has it so. Without
-//! [`wait_killable`](crate::Command::wait_killable) any signal takes the call back instead.
+//! [`wait_killable`](crate::Command::wait_killable) any signal would take the call back, so that it is sent right after the answer.
 //!
 //! A call that a signal takes back and the kernel makes again is another occurrence, as it is to strace.
 //!

@@ -13,7 +13,7 @@ use std::num::NonZeroU64;
 /// ```
 /// use asm_tracer::inject::Occurrences;
 ///
-/// let third_to_ninth = Occurrences::from(3).until(9).every(2);
+/// let third_to_ninth = Occurrences::starting_at(3).until(9).every(2);
 /// assert_eq!(third_to_ninth.to_string(), "3..9+2");
 /// let hit: Vec<u64> = (1..20).filter(|n| third_to_ninth.contains(*n)).collect();
 /// assert_eq!(hit, [3, 5, 7, 9]);
@@ -44,7 +44,7 @@ impl Occurrences {
     }
 
     /// This one and all that follow.
-    pub fn from(first: u64) -> Self {
+    pub fn starting_at(first: u64) -> Self {
         Self { first, ..Self::ALL }
     }
 

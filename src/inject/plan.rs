@@ -237,7 +237,13 @@ impl FaultPlan {
         let recorder = Recorder::new(self.history);
         let (child, listener) = command.spawn_under(filter).await?;
         let faults = Faults::new(self.faults.clone(), self.seed);
-        let server = serve::start(listener, faults, Arc::clone(&self.shared), Arc::clone(&recorder));
+        let server = serve::start(
+            listener,
+            command.waits_killably(),
+            faults,
+            Arc::clone(&self.shared),
+            Arc::clone(&recorder),
+        );
         let tied = command.kills_on_drop();
         Ok(FaultyChild::new(
             child,

@@ -18,7 +18,7 @@ use super::occurrence;
 use super::plan::Shared;
 use super::record::{Call, Hit, Recorder};
 use super::selection;
-use super::signal::{ends_process, is_being_killed, send_to_thread};
+use super::signal::{ends_process, is_being_killed, recipient, send, send_to_thread};
 use crate::error::{Error, Result};
 use crate::notify::{AnswerError, Arch, Listener, Notification};
 
@@ -65,10 +65,13 @@ struct Handler {
     shared: Arc<Shared>,
     recorder: Arc<Recorder>,
     holds: Holds,
+    /// Whether a signal leaves a call alone that waits for its answer.
+    killable: bool,
 }
 
 pub(super) fn start(
     listener: Listener,
+    killable: bool,
     faults: Faults,
     shared: Arc<Shared>,
     recorder: Arc<Recorder>,
@@ -80,6 +83,7 @@ pub(super) fn start(
         shared,
         recorder,
         holds: Holds::default(),
+        killable,
     };
     tokio::spawn(serve(listener, Arc::new(handler), running))
 }
@@ -195,6 +199,27 @@ impl Handler {
         if !effect.delay_before.is_zero() {
             tokio::time::sleep(effect.delay_before).await;
         }
+        if self.killable || effect.signals.is_empty() {
+            return self.finish(call, effect).await;
+        }
+        // A signal would take the call back, which would come again, and be hit again.
+        let thread = recipient(&call)?;
+        let mut outcome = self
+            .finish(
+                call,
+                &Effect {
+                    signals: Vec::new(),
+                    ..effect.clone()
+                },
+            )
+            .await;
+        for signal in &effect.signals {
+            outcome = outcome.and(send(thread, *signal));
+        }
+        outcome
+    }
+
+    async fn finish(&self, call: Notification, effect: &Effect) -> Result<()> {
         let held = !effect.delay_after.is_zero();
         let mut call = call;
         let mut outcome = Ok(());
@@ -280,7 +305,7 @@ async fn shortened(call: &Notification, length: usize) -> Result<([i64; 6], Opti
             let mut left = length as u64;
             let mut iovec = Vec::with_capacity(buffers.len() * 16);
             for buffer in buffers {
-                let part = (buffer.len as u64).min(left);
+                let part = buffer.len.min(left);
                 left -= part;
                 iovec.extend_from_slice(&buffer.address.to_ne_bytes());
                 iovec.extend_from_slice(&part.to_ne_bytes());

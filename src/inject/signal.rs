@@ -7,10 +7,25 @@ use crate::error::{Error, Result};
 use crate::notify::Notification;
 use crate::syscall::syscall3;
 
+/// A thread whose call waits, or has until just now.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Recipient {
+    pid: i32,
+    tid: i32,
+}
+
 /// Sends a signal to the thread whose call waits, and to no other thread of its process.
 pub(super) fn send_to_thread(call: &Notification, signal: i32) -> Result<()> {
+    send(recipient(call)?, signal)
+}
+
+pub(super) fn recipient(call: &Notification) -> Result<Recipient> {
     let pid = call.pid()?;
     let tid = call.tid().ok_or(Error::UnknownPid)?;
+    Ok(Recipient { pid, tid })
+}
+
+pub(super) fn send(Recipient { pid, tid }: Recipient, signal: i32) -> Result<()> {
     // SAFETY: no memory is involved. The thread was found frozen just now, so that its numbers mean it.
     let sent = unsafe { syscall3(libc::SYS_tgkill, pid.into(), tid.into(), signal.into()) };
     match sent.map_err(Errno::from) {

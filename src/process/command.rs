@@ -8,6 +8,7 @@ use super::environment::Environment;
 use super::{Child, Stdio, spawn};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
+use crate::kernel::KernelSupport;
 use crate::notify::Listener;
 
 /// A closure that each child runs in its own copy of the memory, so that it is never contended.
@@ -345,6 +346,11 @@ impl Command {
                 *stream = Stdio::inherit();
             }
         }
+    }
+
+    /// Whether its calls, once received, are interrupted by fatal signals only.
+    pub(crate) fn waits_killably(&self) -> bool {
+        self.wait_killable.unwrap_or(KernelSupport::get().wait_killable)
     }
 
     pub(crate) fn kills_on_drop(&self) -> bool {

@@ -21,8 +21,9 @@ int main(void) {
 }
 "#;
 
-async fn times(fault: Fault) -> Vec<u64> {
-    let outcome = run(fault, &mut compiled("times_calls", TIMES)).await;
+async fn times(fault: Fault, killable: bool) -> Vec<u64> {
+    let mut command = compiled("times_calls", TIMES);
+    let outcome = run(fault, command.wait_killable(killable)).await;
     outcome.assert_success().assert_hit().assert_hits(1);
     let lines = stdout(&outcome)
         .lines()
@@ -41,8 +42,10 @@ async fn calls_wait_before_and_after_they_run() {
         call().delay_before(delay / 2).delay_after(delay / 2),
         call().delay_after(delay).error(Errno::EPERM),
     ] {
-        let times = times(fault.clone()).await;
-        assert!(times.len() == 3 && times[1] >= 199, "{fault:?}: {times:?}");
+        for killable in [true, false] {
+            let times = times(fault.clone(), killable).await;
+            assert!(times.len() == 3 && times[1] >= 199, "{fault:?}: {times:?}");
+        }
     }
 }
 
@@ -84,7 +87,7 @@ async fn a_call_that_blocks_is_held_back_once_it_returns() {
     assert_eq!(stdout(&outcome), "hello\n");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_threads_are_held_at_a_time() {
     const THREADS: &str = r#"
 static void *call(void *ignored) { (void)ignored; return (void *)(long)(trap(0, 0, 0, 0) > 0); }

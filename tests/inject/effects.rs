@@ -79,10 +79,13 @@ int main(void) {
     printf("%d\n", handled);
 }
 "#;
-    let fault = Fault::on(Sysno::getppid).every(2).signal(Signal::SIGUSR1);
-    let outcome = run(fault, &mut compiled("counts_signals", COUNTS)).await;
-    outcome.assert_success().assert_hits(2);
-    assert_eq!(stdout(&outcome), "2\n");
+    for killable in [true, false] {
+        let fault = Fault::on(Sysno::getppid).every(2).signal(Signal::SIGUSR1);
+        let mut command = compiled("counts_signals", COUNTS);
+        let outcome = run(fault, command.wait_killable(killable)).await;
+        outcome.assert_success().assert_hits(2);
+        assert_eq!(stdout(&outcome), "2\n");
+    }
 }
 
 #[tokio::test]
@@ -101,7 +104,7 @@ int main(void) {
     let plan = [
         call().every(2).error(Errno::EPERM),
         call().every(3).error(Errno::EIO).signal(Signal::SIGUSR1),
-        call().from(5).until(5).signal(Signal::SIGUSR2),
+        call().starting_at(5).until(5).signal(Signal::SIGUSR2),
     ];
     let outcome = run_plan(&plan.into_iter().collect(), &mut compiled("tells_signals", TELLS)).await;
     outcome.assert_success().assert_hits(5);

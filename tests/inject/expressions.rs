@@ -13,7 +13,7 @@ fn an_expression_is_the_fault_that_it_says() {
         (
             "write:error=ENOSPC:when=3+2",
             write()
-                .occurrences(Occurrences::from(3).every(2))
+                .occurrences(Occurrences::starting_at(3).every(2))
                 .error(Errno::ENOSPC),
         ),
         ("write:error=28", write().error(Errno::ENOSPC)),
@@ -45,15 +45,18 @@ fn an_expression_is_the_fault_that_it_says() {
             "write:delay_exit=1e3us",
             write().delay_after(Duration::from_millis(1)),
         ),
-        ("write:error=EIO:when=1+", write().from(1).error(Errno::EIO)),
+        (
+            "write:error=EIO:when=1+",
+            write().starting_at(1).error(Errno::EIO),
+        ),
         (
             "write:error=EIO:when=2..4",
-            write().from(2).until(4).error(Errno::EIO),
+            write().starting_at(2).until(4).error(Errno::EIO),
         ),
         (
             "write:error=EIO:when=2..8+3",
             write()
-                .occurrences(Occurrences::from(2).until(8).every(3))
+                .occurrences(Occurrences::starting_at(2).until(8).every(3))
                 .error(Errno::EIO),
         ),
         ("write:error=EIO:when=1:when=5", write().nth(5).error(Errno::EIO)),

@@ -7,6 +7,7 @@ mod deadlines;
 mod delays;
 mod effects;
 mod expressions;
+mod hostile;
 mod oracle;
 mod plans;
 mod refused;

@@ -61,7 +61,7 @@ const EXPRESSIONS: &[&str] = &[
     "write:signal=SIGTERM:when=1",
     "openat:signal=SIGHUP:when=2:delay_exit=3ms",
     "read:signal=SIGCHLD:when=1+",
-    "close:signal=32:when=3",
+    "close:signal=36:when=3",
     "wait4:error=EINTR:when=1",
     "?no_such_call,dup2:error=EBADF",
     "!read,write,openat,close,mmap,execve,exit_group,brk,mprotect,munmap,pread64,arch_prctl,futex,rt_sigaction,rt_sigprocmask:error=ENOSYS:when=2",

@@ -92,7 +92,7 @@ async fn hits_are_waited_for_and_come_once() {
     assert!(told.child.wait().await.unwrap().success());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plan_serves_several_programs_at_once() {
     let plan = FaultPlan::from(Fault::on(Sysno::getppid).nth(1).error(Errno::EPERM));
     let (mut one, mut two) = (Told::start(&plan).await, Told::start(&plan).await);

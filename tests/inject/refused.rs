@@ -24,7 +24,7 @@ async fn what_can_not_be_meant_is_refused_before_anything_starts() {
         (write().argument(6, 1), "write: a call has the arguments 0 to 5"),
         (fails().nth(0), "counted from 1"),
         (
-            fails().occurrences(Occurrences::from(5).until(3)),
+            fails().occurrences(Occurrences::starting_at(5).until(3)),
             "counted from 1",
         ),
         (fails().with_probability(1.5), "between 0 and 1"),

@@ -106,8 +106,8 @@ async fn threads_are_known_by_name_and_counted_by_themselves() {
     for (fault, failed) in [
         (call(), "4 4 4"),
         (call().nth(3), "1 1 1"),
-        (call().from(2), "3 3 3"),
-        (call().from(2).until(3), "2 2 2"),
+        (call().starting_at(2), "3 3 3"),
+        (call().starting_at(2).until(3), "2 2 2"),
         (call().every(2), "2 2 2"),
         (call().main_thread(), "0 0 4"),
         (call().thread_named("worker-b").nth(1), "0 1 0"),
