@@ -141,7 +141,8 @@ impl FaultyChild {
 
     /// Where the threads of the program and of its descendants are now.
     ///
-    /// It reads `/proc` in place.
+    /// It reads `/proc` in place. Descendants are found where the kernel lists children there (`CONFIG_PROC_CHILDREN`, which
+    /// distributions set), and as long as their parents live.
     pub fn threads(&self) -> Vec<ThreadState> {
         self.child.id().map_or(Vec::new(), threads::of_tree)
     }

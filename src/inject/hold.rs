@@ -128,7 +128,10 @@ impl Holds {
         if let Err(error) = ptrace(tid, PtraceRequest::Seize(PtraceOptions::TRACESYSGOOD)) {
             let error = match Errno::from(error) {
                 Errno::ESRCH => return Ok(()),
-                _ => Error::TracingDenied,
+                _ => match status(tid, "TracerPid:") {
+                    Some(tracer @ 1..) => Error::AlreadyTraced { tracer },
+                    _ => Error::TracingDenied,
+                },
             };
             return Err(refused(error, call));
         }
@@ -255,15 +258,18 @@ fn sleep(tid: i32, delay: Duration) {
 
 /// Reaps a thread that ended while it was traced, unless its parent in this process has to.
 fn bury(tid: i32) {
-    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
-    let number = |name| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|number| number.trim().parse::<i32>().ok())
-    };
-    let ours = number("Tgid:") == Some(tid) && number("PPid:") == Some(nix::unistd::Pid::this().as_raw());
+    let this = nix::unistd::Pid::this().as_raw();
+    let ours = status(tid, "Tgid:") == Some(tid) && status(tid, "PPid:") == Some(this);
     if !ours {
         let _ = wait(tid, libc::WEXITED | libc::WNOHANG);
     }
+}
+
+/// A number in `/proc/TID/status`.
+fn status(tid: i32, name: &str) -> Option<i32> {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().parse().ok()
 }
 
 /// What a thread has to tell, and whether it is its end.

@@ -1,7 +1,7 @@
 //! The task that serves the calls of one program.
 
 use std::collections::HashMap;
-use std::future::{Future, poll_fn};
+use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -111,15 +111,12 @@ impl Drop for Running {
 async fn serve(mut listener: Listener, handler: Arc<Handler>, _running: Running) {
     let mut tasks = JoinSet::new();
     while let Some(call) = next(&mut listener, &mut tasks).await {
+        if !handler.shared.is_armed() || handler.faults.candidates(&call).next().is_none() {
+            handler.pass(call);
+            continue;
+        }
         // Polled in place once: most calls have their answer then, and take no task.
-        let mut handling: Pin<Box<dyn Future<Output = ()> + Send>> =
-            match handler.faults.candidates(&call).next().is_some() && handler.shared.is_armed() {
-                true => Box::pin(Arc::clone(&handler).handle(call)),
-                false => {
-                    handler.pass(call);
-                    continue;
-                }
-            };
+        let mut handling = Box::pin(Arc::clone(&handler).handle(call));
         if poll_fn(|cx| Poll::Ready(handling.as_mut().poll(cx)))
             .await
             .is_pending()
@@ -203,20 +200,12 @@ impl Handler {
             return self.finish(call, effect).await;
         }
         // A signal would take the call back, which would come again, and be hit again.
-        let thread = recipient(&call)?;
-        let mut outcome = self
-            .finish(
-                call,
-                &Effect {
-                    signals: Vec::new(),
-                    ..effect.clone()
-                },
-            )
-            .await;
-        for signal in &effect.signals {
-            outcome = outcome.and(send(thread, *signal));
-        }
-        outcome
+        let thread = recipient(&call);
+        let mut quiet = effect.clone();
+        quiet.signals.clear();
+        self.finish(call, &quiet).await?;
+        let thread = thread?;
+        effect.signals.iter().try_for_each(|signal| send(thread, *signal))
     }
 
     async fn finish(&self, call: Notification, effect: &Effect) -> Result<()> {

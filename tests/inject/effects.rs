@@ -127,3 +127,30 @@ async fn a_program_that_a_fault_kills_says_so() {
     outcome.assert_failure().assert_hits(1);
     assert_eq!((stdout(&outcome), stderr(&outcome)), ("", ""));
 }
+
+#[tokio::test]
+async fn what_takes_a_borrowed_thread_runs_without_where_another_has_it() {
+    const TRACED: &str = r#"
+#include <sys/ptrace.h>
+int main(void) {
+    pid_t child = fork();
+    if (child == 0) {
+        check(!ptrace(PTRACE_TRACEME, 0, 0, 0), "TRACEME");
+        _exit(trap(1, 0, 0, 0) < 0);
+    }
+    int status;
+    check(waitpid(child, &status, 0) == child, "waitpid");
+    return status;
+}
+"#;
+    let call = || Fault::on(Sysno::getppid);
+    let hour = std::time::Duration::from_secs(3600);
+    for fault in [call().argument(0, 2), call().delay_after(hour)] {
+        let outcome = run(fault, &mut compiled("traced_child", TRACED)).await;
+        outcome.assert_success().assert_hits(1);
+        let why = outcome.hits()[0].failed().unwrap();
+        assert!(why.contains("traces the target already"), "{why}");
+        let assertion = std::panic::AssertUnwindSafe(|| _ = outcome.assert_hit());
+        assert!(std::panic::catch_unwind(assertion).is_err());
+    }
+}
