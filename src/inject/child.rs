@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tokio::task::JoinHandle;
 
 use super::capture::Capture;
@@ -213,6 +214,8 @@ impl FaultyChild {
     /// Kills the whole tree, and waits for the child.
     async fn end_all(&mut self) -> Result<std::process::ExitStatus> {
         if let Some(pid) = self.child.id() {
+            // It is not to make more, or to end in its own way for want of the others.
+            let _ = self.child.signal(Signal::SIGSTOP);
             threads::kill_descendants(pid);
         }
         self.child.start_kill()?;
