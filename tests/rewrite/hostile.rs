@@ -2,15 +2,16 @@
 
 use std::future::IntoFuture;
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
-use asm_tracer::{Action, Arch, Child, Errno, Filter, Sysno};
+use asm_tracer::{Action, Arch, Child, Errno, Filter, Observed, Signal, Sysno};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::dropped::blocked;
 use crate::fixtures::has_i386;
-use crate::support::target::on_each_runtime;
-use crate::support::within;
-use crate::{printed, target};
+use crate::support::target::{filter, on_each_runtime, threads, waits_in};
+use crate::support::{until, within};
+use crate::{printed, start, target};
 
 /// Code that can be changed: prints where it is, and makes a call there with the arguments 0, its address + 2, 1, which
 /// are the same ones for `int 0x80`.
@@ -194,4 +195,74 @@ fn an_execution_beside_borrowed_threads_keeps_nobody_else() {
             }
         }
     });
+}
+
+/// Another thread of the target has the room for data fault in a way that nobody serves, as soon as it is there.
+#[test]
+fn room_that_stalls_its_writer_stalls_nobody_else() {
+    const STALLS: &str = r#"
+        #include <linux/userfaultfd.h>
+        #include <sys/ioctl.h>
+        static int faults;
+        static char *room;
+        static void *run(void *unused) {
+            unsigned char pages;
+            struct uffdio_register range = { .range = { (unsigned long)room, 4096 }, .mode = UFFDIO_REGISTER_MODE_MISSING };
+            for (;;)
+                if (!mincore(room, 4096, &pages)) ioctl(faults, UFFDIO_REGISTER, &range);
+            return unused;
+        }
+        int main(void) {
+            struct uffdio_api api = { .api = UFFD_API };
+            pthread_t thread;
+            faults = syscall(SYS_userfaultfd, O_CLOEXEC);
+            if (faults < 0) { trap(-1, 0, 0, 0); return 0; }
+            check(!ioctl(faults, UFFDIO_API, &api), "UFFDIO_API");
+            pthread_attr_t attributes;
+            static char stack[1 << 16] __attribute__((aligned(4096)));
+            pthread_attr_init(&attributes);
+            pthread_attr_setstack(&attributes, stack, sizeof stack);
+            room = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            munmap(room, 4096);
+            check(!pthread_create(&thread, &attributes, run, NULL), "a thread");
+            for (;;) trap(1, 2, 3, 4);
+        }
+    "#;
+    on_each_runtime(|| async {
+        let (child, mut listener) = start(&mut target("stalls_writer", STALLS, filter()), 1).await;
+        // Until the other thread was quick enough.
+        loop {
+            let call = within("a call", listener.next()).await.unwrap();
+            if call.args()[0] == -1 {
+                assert!(std::env::var_os("ASM_TRACER_SKIP_NOTHING").is_none());
+                return eprintln!("skipped: no permission for userfaultfd(2)");
+            }
+            let rewritten = call.continue_as(Sysno::getpid, [0; 6]).data(1, "data").observe();
+            let written = tokio::time::timeout(Duration::from_millis(500), rewritten).await;
+            if written.is_err() && stalled_writers() > 0 {
+                break;
+            }
+        }
+        let hot = "int main(void) { told(); for (int i = 0; i < 100; i++) check(trap(1, 2, 3, 4) == getpid(), \"the result\"); }";
+        let (other, mut calls) = start(&mut target("beside_stalled", hot, filter()), 1).await;
+        while let Some(call) = within("a call", calls.next()).await {
+            let another = call.continue_as(Sysno::getpid, [0; 6]).data(1, "data").observe();
+            let observed = within("the result", another).await.unwrap();
+            assert_eq!(observed, Observed::Returned(other.id().unwrap().into()));
+        }
+        assert_eq!(printed(other, calls).await, "");
+        child.signal(Signal::SIGKILL).unwrap();
+        let status = within("the end", child.wait_with_output()).await.unwrap().status;
+        assert!(!status.success());
+        until("nobody is stalled", || stalled_writers() == 0).await;
+    });
+}
+
+/// How many threads of this process wait for memory that they write to.
+fn stalled_writers() -> usize {
+    let threads = threads(std::process::id());
+    let waiting = threads
+        .iter()
+        .filter(|tid| waits_in(**tid, Sysno::process_vm_writev));
+    waiting.count()
 }

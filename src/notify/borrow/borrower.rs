@@ -134,6 +134,13 @@ impl Borrower {
                 entry.loan.abandon();
             }
         }
+        for (tid, reply, filled) in work.filled {
+            let entry = self.loans.get_mut(&tid);
+            if let Some(entry) = entry.filter(|entry| entry.loan.belongs_to(&reply)) {
+                let next = entry.loan.filled(filled);
+                self.go_on(tid, next);
+            }
+        }
         if work.look_around {
             for source in self.listeners() {
                 source.receive_for_others();
@@ -160,7 +167,7 @@ impl Borrower {
         };
         match seized {
             Ok(tid) => {
-                let loan = Loan::begin(order, tid);
+                let loan = Loan::begin(order, tid, &self.desk);
                 let (slice, end) = (0, None);
                 self.young.push_back((tid, loan.since));
                 // Whatever was to pass has done so, or it would not make another call.
@@ -202,7 +209,16 @@ impl Borrower {
             let _ = ptrace(pid.as_raw(), PtraceRequest::Detach(SignalNumber::NONE));
             return;
         };
-        match entry.loan.stopped(stop) {
+        let next = entry.loan.stopped(stop);
+        self.go_on(tid, next);
+    }
+
+    /// Deals with a thread that is to do the next thing.
+    fn go_on(&mut self, tid: Pid, next: Next) {
+        let Some(entry) = self.loans.get_mut(&tid) else {
+            return;
+        };
+        match next {
             Next::Borrowed => {
                 entry.slice = 0;
                 if !self.expecting.contains(&tid) {

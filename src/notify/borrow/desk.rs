@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::unistd::Pid;
 
 use super::borrower::Borrower;
 use super::order::{Order, Outcome, Reply};
@@ -19,12 +20,14 @@ pub(super) struct Work {
     pub(super) orders: Vec<Order>,
     /// Whose outcomes nobody waits for any more.
     pub(super) abandoned: Vec<Arc<Reply>>,
+    /// Whose data is in place, or why not.
+    pub(super) filled: Vec<(Pid, Arc<Reply>, Result<(), Errno>)>,
     pub(super) look_around: bool,
 }
 
 impl Work {
     fn is_empty(&self) -> bool {
-        self.orders.is_empty() && self.abandoned.is_empty() && !self.look_around
+        self.orders.is_empty() && self.abandoned.is_empty() && self.filled.is_empty() && !self.look_around
     }
 }
 
@@ -94,6 +97,11 @@ impl Desk {
 
     pub(super) fn end_wait(&self) {
         self.tray().attention = Attention::Busy;
+    }
+
+    /// Says that the data of a loan is in place, or why not.
+    pub(super) fn filled(&self, tid: Pid, reply: Arc<Reply>, filled: Result<(), Errno>) {
+        self.leave(|work| work.filled.push((tid, reply, filled)));
     }
 
     /// What ends the wait for stops.

@@ -15,6 +15,8 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
+use super::desk::Desk;
+use super::filling::Filling;
 use super::order::{Order, Outcome, Reply, Wish};
 use super::registers::{Call, ERESTARTNOHAND, ERESTARTNOINTR, has_mask, is_interrupted};
 use super::scratch::Scratch;
@@ -30,6 +32,8 @@ pub(super) struct Loan {
     source: Weak<Source>,
     wish: Wish,
     reply: Arc<Reply>,
+    /// Where the end of other threads' work is left.
+    desk: Arc<Desk>,
     rewrites: bool,
     /// Its process, whose number it takes over when it executes a program.
     process: Option<Pid>,
@@ -39,6 +43,8 @@ pub(super) struct Loan {
     /// As they are to be once the room is given back.
     after: Registers,
     scratch: Option<Scratch>,
+    /// Its data on its way to the room.
+    filling: Option<Arc<Filling>>,
     /// It was interrupted because nobody waits for its result any more.
     leaving: bool,
     /// When it was taken hold of.
@@ -51,6 +57,8 @@ enum Phase {
     Stopping,
     /// It makes room for data: before the entry to that call, and in it.
     Mapping { entered: bool },
+    /// It waits for its data.
+    Filling,
     /// It is about to make its call again.
     Entering,
     /// It makes the wanted call.
@@ -92,7 +100,7 @@ impl Loan {
     }
 
     /// Gives a thread that was taken hold of its answer.
-    pub(super) fn begin(order: Order, tid: Pid) -> Self {
+    pub(super) fn begin(order: Order, tid: Pid, desk: &Arc<Desk>) -> Self {
         let Order {
             mut call,
             wish,
@@ -117,11 +125,13 @@ impl Loan {
             rewrites: wish.rewrites(),
             wish,
             reply,
+            desk: Arc::clone(desk),
             process: process.map(Pid::from_raw),
             phase: Phase::Stopping,
             original: Registers::default(),
             after: Registers::default(),
             scratch: None,
+            filling: None,
             leaving: false,
             since: Instant::now(),
         }
@@ -235,21 +245,45 @@ impl Loan {
         }
         self.take_pass_back();
         let result = self.registers()?.result();
-        let filled = self
+        let address = match self
             .scratch
             .as_mut()
-            .map(|scratch| scratch.fill(self.tid, result, &mut self.wish));
-        match filled {
-            Some(Ok(())) => {
-                let mut registers = self.original;
-                registers.make(&self.wish.trapped);
-                registers.rax = self.original.orig_rax;
-                self.set_registers(&registers)?;
-                self.go_on(Phase::Entering)
-            }
-            Some(Err(errno)) => self.fail(errno),
-            None => self.give_back(SignalNumber::NONE),
+            .map(|scratch| scratch.place(result, &mut self.wish))
+        {
+            Some(Ok(address)) => address,
+            Some(Err(errno)) => return self.fail(errno),
+            None => return self.give_back(SignalNumber::NONE),
+        };
+        let data = std::mem::take(&mut self.wish.data);
+        let (desk, reply) = (Arc::clone(&self.desk), Arc::clone(&self.reply));
+        let filling = Arc::new(Filling::new(self.tid, address, data, desk, reply));
+        let Some(source) = self.source.upgrade() else {
+            return self.fail(Errno::ENOSYS);
+        };
+        self.filling = Some(Arc::clone(&filling));
+        if source.lane.submit(filling).is_err() {
+            return self.fail(Errno::ENOMEM);
         }
+        self.phase = Phase::Filling;
+        Ok(Next::Borrowed)
+    }
+
+    /// The data is in place, or can't be, and the thread goes on.
+    pub(super) fn filled(&mut self, filled: Result<(), Errno>) -> Next {
+        let next = match (self.phase, filled) {
+            (Phase::Filling, Ok(())) => self.make_call(),
+            (Phase::Filling, Err(errno)) => self.fail(errno),
+            _ => Ok(Next::Borrowed),
+        };
+        next.unwrap_or(Next::Borrowed)
+    }
+
+    fn make_call(&mut self) -> Step {
+        let mut registers = self.original;
+        registers.make(&self.wish.trapped);
+        registers.rax = self.original.orig_rax;
+        self.set_registers(&registers)?;
+        self.go_on(Phase::Entering)
     }
 
     /// Ends the call with an error of its own: it can't run as it is to.
@@ -364,7 +398,7 @@ impl Loan {
                 self.set_registers(&self.after)?;
                 Outcome::Interrupted
             }
-            Phase::Mapping { .. } | Phase::Entering if self.scratch.is_some() => {
+            Phase::Mapping { .. } | Phase::Filling | Phase::Entering if self.scratch.is_some() => {
                 self.set_registers(&self.original)?;
                 Outcome::Gone
             }
@@ -487,4 +521,12 @@ fn tracer_of(tid: Pid) -> Option<i32> {
     let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
     line?.trim().parse().ok().filter(|tracer| *tracer != 0)
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        if let Some(filling) = &self.filling {
+            filling.cancel();
+        }
+    }
 }

@@ -4,6 +4,7 @@
 mod bell;
 mod borrower;
 mod desk;
+mod filling;
 mod loan;
 mod order;
 mod registers;

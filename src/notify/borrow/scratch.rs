@@ -7,13 +7,12 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use super::order::{Data, Wish};
-use crate::memory;
 use crate::notify::TrappedSyscall;
 use crate::syscall::{PtraceRequest, SyscallError, ptrace};
 
 const PAGE: usize = 4096;
 /// Fit for any type.
-const ALIGNMENT: usize = 16;
+pub(super) const ALIGNMENT: usize = 16;
 
 pub(super) struct Scratch {
     size: usize,
@@ -66,26 +65,17 @@ impl Scratch {
         }
     }
 
-    /// Fills the room, which is where the call has returned, and has the arguments point to it.
-    pub(super) fn fill(&mut self, tid: Pid, returned: i64, wish: &mut Wish) -> Result<(), Errno> {
+    /// Takes note of where the room is, which is what the call has returned, and has the arguments point to it.
+    pub(super) fn place(&mut self, returned: i64, wish: &mut Wish) -> Result<u64, Errno> {
         if (-4095..0).contains(&returned) {
             return Err(Errno::from_raw(-returned as i32));
         }
         self.address = returned;
         let mut at = returned;
         for data in &wish.data {
-            write(tid, at.cast_unsigned(), &data.bytes)?;
             wish.wanted.args[data.argument] = at;
             at += data.bytes.len().next_multiple_of(ALIGNMENT) as i64;
         }
-        Ok(())
+        Ok(returned.cast_unsigned())
     }
-}
-
-fn write(tid: Pid, address: u64, bytes: &[u8]) -> Result<(), Errno> {
-    let mut done = 0;
-    while done < bytes.len() {
-        done += memory::write(tid, address + done as u64, &bytes[done..])?;
-    }
-    Ok(())
 }
