@@ -17,6 +17,7 @@ use super::bell::{Bell, Watched};
 use super::desk::{Desk, Work};
 use super::loan::{Loan, Next};
 use super::order::{Order, Outcome};
+use super::seize::seize;
 use super::stops::{self, Stop};
 use super::watchdog::Watchdog;
 use crate::error::Error;
@@ -158,10 +159,10 @@ impl Borrower {
         let seized = match self.bell() {
             // A signal took its last call back before it had the answer. The interruption that comes with it ends this one.
             Ok(_) if held => Err(Error::Gone),
-            Ok(_) if alone => Loan::seize(&order),
+            Ok(_) if alone => seize(&order),
             Ok(_) => {
                 let watchdog = self.watchdog.get_or_insert_with(Watchdog::start);
-                watchdog.guard(|| Loan::seize(&order))
+                watchdog.guard(|| seize(&order))
             }
             Err(errno) => Err(Error::os("making a child that waits for descriptors", errno)),
         };

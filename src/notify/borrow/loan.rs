@@ -21,10 +21,9 @@ use super::order::{Order, Outcome, Reply, Wish};
 use super::registers::{Call, ERESTARTNOHAND, ERESTARTNOINTR, has_mask, is_interrupted};
 use super::scratch::Scratch;
 use super::stops::{self, Life, Stop};
-use crate::error::Error;
 use crate::notify::passes::Pass;
 use crate::notify::{Source, TrappedSyscall, answer, uapi};
-use crate::syscall::{PtraceOptions, PtraceRequest, Registers, SignalNumber, SyscallError, ptrace};
+use crate::syscall::{PtraceRequest, Registers, SignalNumber, SyscallError, ptrace};
 
 pub(super) struct Loan {
     tid: Pid,
@@ -85,20 +84,6 @@ pub(super) enum Next {
 type Step = Result<Next, SyscallError>;
 
 impl Loan {
-    /// Takes hold of a thread whose call waits for its answer. If that can't be done, it still waits.
-    pub(super) fn seize(order: &Order) -> Result<Pid, Error> {
-        let mut options = PtraceOptions::TRACESYSGOOD | PtraceOptions::TRACEEXEC | PtraceOptions::TRACEEXIT;
-        if order.wish.rewrites() {
-            // A program is not to go on with registers that nobody puts back.
-            options |= PtraceOptions::EXITKILL;
-        }
-        let tid = order.call.target()?;
-        // So that it is this thread, and not another that has got its number.
-        order.call.check_pending()?;
-        seize(tid, options)?;
-        Ok(tid)
-    }
-
     /// Gives a thread that was taken hold of its answer.
     pub(super) fn begin(order: Order, tid: Pid, desk: &Arc<Desk>) -> Self {
         let Order {
@@ -496,31 +481,6 @@ impl Loan {
     fn set_registers(&self, registers: &Registers) -> Result<(), SyscallError> {
         ptrace(self.tid.as_raw(), PtraceRequest::SetRegisters(registers)).map(drop)
     }
-}
-
-fn seize(tid: Pid, options: PtraceOptions) -> Result<(), Error> {
-    match ptrace(tid.as_raw(), PtraceRequest::Seize(options)) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(match Errno::from(error) {
-            Errno::ESRCH => Error::Gone,
-            Errno::EPERM => match tracer_of(tid) {
-                Some(tracer) => Error::AlreadyTraced { tracer },
-                None => Error::TracingDenied,
-            },
-            Errno::ENOSYS => Error::Unsupported {
-                feature: "tracing of other processes (`ptrace`)",
-                since: "3.4",
-            },
-            errno => Error::os("taking hold of the target", errno),
-        }),
-    }
-}
-
-/// Who traces a thread.
-fn tracer_of(tid: Pid) -> Option<i32> {
-    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
-    line?.trim().parse().ok().filter(|tracer| *tracer != 0)
 }
 
 impl Drop for Loan {

@@ -9,6 +9,7 @@ mod loan;
 mod order;
 mod registers;
 mod scratch;
+mod seize;
 mod stops;
 mod watchdog;
 
