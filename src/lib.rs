@@ -14,6 +14,7 @@ pub mod inject;
 mod kernel;
 mod memory;
 mod notify;
+mod per_process;
 mod pidfd;
 mod process;
 mod reaper;

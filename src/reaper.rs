@@ -13,6 +13,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
 use crate::error::Error;
+use crate::per_process::PerProcess;
 use crate::pidfd;
 
 /// A child that is to be reaped when it exits.
@@ -37,32 +38,19 @@ impl Orphan {
     }
 }
 
-/// The state is the process's own: a forked copy has no such thread.
+#[derive(Default)]
 struct Reaper {
-    pid: u32,
     arrivals: Vec<Orphan>,
     running: bool,
     /// Wakes the running thread. There may be no descriptor for one; the thread looks around now and then instead.
     bell: Option<Arc<EventFd>>,
 }
 
-static REAPER: Mutex<Reaper> = Mutex::new(Reaper {
-    pid: 0,
-    arrivals: Vec::new(),
-    running: false,
-    bell: None,
-});
+/// A forked copy waits for no child of its parent.
+static REAPER: PerProcess<Mutex<Reaper>> = PerProcess::new();
 
 fn lock() -> MutexGuard<'static, Reaper> {
-    let mut reaper = REAPER.lock().unwrap_or_else(PoisonError::into_inner);
-    if reaper.pid != std::process::id() {
-        // After a fork. What the parent waits for is not ours; its memory is leaked, not freed under its users.
-        std::mem::forget(std::mem::take(&mut reaper.arrivals));
-        reaper.running = false;
-        reaper.bell = None;
-        reaper.pid = std::process::id();
-    }
-    reaper
+    REAPER.get().lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Sees the orphan to its end.

@@ -9,12 +9,13 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigmaskHow, pthread_sigmask};
 
+use crate::per_process::PerProcess;
 use crate::reaper::all_but_sigsys;
 
 /// Work for a thread, which gives who is to be told of its end: once the thread is there for the next, which may follow
@@ -26,16 +27,12 @@ const IDLE: Duration = Duration::from_secs(5);
 /// For what users do with the target's memory, and for the report of a panic. Pages that are not used cost nothing.
 const STACK: usize = 256 * 1024;
 
-/// The idle threads of this process, the one that worked last at the end.
-struct Pool {
-    pid: u32,
-    idle: Vec<Arc<Worker>>,
-}
+/// The idle threads, the one that worked last at the end.
+static POOL: PerProcess<Mutex<Vec<Arc<Worker>>>> = PerProcess::new();
 
-static POOL: Mutex<Pool> = Mutex::new(Pool {
-    pid: 0,
-    idle: Vec::new(),
-});
+fn pool() -> MutexGuard<'static, Vec<Arc<Worker>>> {
+    POOL.get().lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Where a thread without work waits for some.
 #[derive(Default)]
@@ -46,15 +43,7 @@ struct Worker {
 
 /// Has the work done on a thread, at once.
 pub(crate) fn run(work: Work) -> io::Result<()> {
-    let idle = {
-        let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-        if pool.pid != std::process::id() {
-            // After a fork; the threads are the parent's.
-            pool.idle.clear();
-            pool.pid = std::process::id();
-        }
-        pool.idle.pop()
-    };
+    let idle = pool().pop();
     if let Some(worker) = idle {
         worker.give(work);
         return Ok(());
@@ -96,16 +85,14 @@ impl Worker {
 
     /// Waits for work; `None` if there was none for a while and there won't be any.
     fn next(self: &Arc<Self>, waker: Option<Waker>) -> Option<Work> {
-        let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-        pool.idle.push(Arc::clone(self));
-        drop(pool);
+        pool().push(Arc::clone(self));
         wake(waker);
         self.wait(IDLE).or_else(|| {
-            let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-            let place = pool.idle.iter().position(|idle| Arc::ptr_eq(idle, self));
+            let mut pool = pool();
+            let place = pool.iter().position(|idle| Arc::ptr_eq(idle, self));
             match place {
                 Some(place) => {
-                    pool.idle.remove(place);
+                    pool.remove(place);
                     None
                 }
                 // Somebody is about to give it some.

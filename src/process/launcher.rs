@@ -17,6 +17,7 @@ use super::plan::Plan;
 use super::signals::Blocked;
 use super::stdio::ChildEnd;
 use crate::error::{Error, Result, SpawnStep};
+use crate::per_process::PerProcess;
 use crate::pidfd;
 use crate::reaper::{self, Orphan, all_but_sigsys};
 use crate::syscall::raw;
@@ -56,13 +57,8 @@ struct Job {
 /// Takes what came of a clone, on the launcher's thread. It is dropped uncalled if that thread is no more.
 type Reply = Box<dyn FnOnce(Result<Started>) + Send>;
 
-/// The way to the thread, valid in the process that started it and not in a forked copy of it.
-struct Launcher {
-    pid: u32,
-    jobs: Sender<Job>,
-}
-
-static LAUNCHER: Mutex<Option<Launcher>> = Mutex::new(None);
+/// The way to the thread, which ends with it.
+static LAUNCHER: PerProcess<Mutex<Option<Sender<Job>>>> = PerProcess::new();
 
 /// Has the child cloned. `child_ends` are closed in this process afterwards.
 pub(super) fn launch(
@@ -84,24 +80,17 @@ pub(super) fn lost() -> Error {
 }
 
 fn submit(job: Job) -> Result<()> {
-    let mut launcher = LAUNCHER.lock().unwrap_or_else(PoisonError::into_inner);
-    let present = launcher
-        .take()
-        .filter(|launcher| launcher.pid == std::process::id());
-    let present = match present {
-        Some(present) => present,
-        None => start()?,
+    let launcher = LAUNCHER.get().lock();
+    let mut launcher = launcher.unwrap_or_else(PoisonError::into_inner);
+    let jobs = match &mut *launcher {
+        Some(jobs) => jobs,
+        none => none.insert(start()?),
     };
-    // The thread ends with the last sender, which is in the static.
-    let sent = present
-        .jobs
-        .send(job)
-        .map_err(|_| Error::spawn(SpawnStep::StartLauncher, Errno::ESRCH));
-    *launcher = Some(present);
-    sent
+    jobs.send(job)
+        .map_err(|_| Error::spawn(SpawnStep::StartLauncher, Errno::ESRCH))
 }
 
-fn start() -> Result<Launcher> {
+fn start() -> Result<Sender<Job>> {
     let (jobs, receiver) = channel();
     let thread = std::thread::Builder::new()
         .name("asm_tracer-launch".into())
@@ -112,10 +101,7 @@ fn start() -> Result<Launcher> {
             Errno::from_raw(error.raw_os_error().unwrap_or(libc::EAGAIN)),
         )
     })?;
-    Ok(Launcher {
-        pid: std::process::id(),
-        jobs,
-    })
+    Ok(jobs)
 }
 
 fn run(jobs: &Receiver<Job>) {

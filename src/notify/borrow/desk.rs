@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use super::borrower::Borrower;
 use super::order::{Order, Outcome, Reply};
 use crate::error::Error;
+use crate::per_process::PerProcess;
 
 /// For how long the thread waits for more before it ends.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -143,25 +144,18 @@ fn made(bell: &OnceLock<Arc<EventFd>>) -> Result<&Arc<EventFd>, Errno> {
     Ok(bell.get_or_init(|| Arc::new(made)))
 }
 
-/// The desk of the thread that runs, in the process that has started it and not in a forked copy of it.
-struct Present {
-    pid: u32,
-    desk: Arc<Desk>,
-}
+/// The desk of the thread that runs.
+static PRESENT: PerProcess<Mutex<Option<Arc<Desk>>>> = PerProcess::new();
 
-static PRESENT: Mutex<Option<Present>> = Mutex::new(None);
-
-fn present() -> MutexGuard<'static, Option<Present>> {
-    let mut present = PRESENT.lock().unwrap_or_else(PoisonError::into_inner);
-    present.take_if(|present| present.pid != std::process::id());
-    present
+fn present() -> MutexGuard<'static, Option<Arc<Desk>>> {
+    PRESENT.get().lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Leaves an order. It is refused if there is no thread to be had.
 pub(in crate::notify) fn submit(order: Order) {
     let mut present = present();
     let mut order = Some(order);
-    if let Some(Present { desk, .. }) = &*present {
+    if let Some(desk) = &*present {
         desk.leave(|work| work.orders.extend(order.take()));
     }
     let Some(order) = order else { return };
@@ -190,34 +184,31 @@ pub(in crate::notify) fn submit(order: Order) {
         return order.reply.settle(Outcome::Refused(order.call.refuse(error)));
     }
     desk.leave(|work| work.orders.push(order));
-    *present = Some(Present {
-        pid: std::process::id(),
-        desk,
-    });
+    *present = Some(desk);
 }
 
 /// Gives up what the thread that has left this desk needed.
 fn forget(desk: &Arc<Desk>) {
-    present().take_if(|present| Arc::ptr_eq(&present.desk, desk));
+    present().take_if(|present| Arc::ptr_eq(present, desk));
 }
 
 /// Says that nobody waits for an outcome any more.
 pub(in crate::notify) fn abandon(reply: Arc<Reply>) {
-    if let Some(Present { desk, .. }) = &*present() {
+    if let Some(desk) = &*present() {
         desk.leave(|work| work.abandoned.push(reply));
     }
 }
 
 /// Has the thread look for what sends no stop.
 pub(in crate::notify) fn look_around() {
-    if let Some(Present { desk, .. }) = &*present() {
+    if let Some(desk) = &*present() {
         desk.leave(|work| work.look_around = true);
     }
 }
 
 /// Has the thread look again if it waits for a call, which somebody else has received.
 pub(in crate::notify) fn call_passed() {
-    if let Some(Present { desk, .. }) = &*present()
+    if let Some(desk) = &*present()
         && desk.tray().attention == Attention::AtTheCalls
         && let Some(nudge) = desk.nudge.get()
     {
