@@ -36,7 +36,7 @@ use crate::notify::Notification;
 /// async fn serve(call: Notification) -> asm_tracer::Result<Delivery> {
 ///     let lookup = Lookup::read(&call, libc::AT_FDCWD, call.args()[0] as u64).await?;
 ///     let done = match lookup.name().await {
-///         Ok(place) if place.path()?.starts_with("/tmp") => match place.name() {
+///         Ok(place) if place.path().is_ok_and(|path| path.starts_with("/tmp")) => match place.name() {
 ///             Some((directory, name)) => unlink(directory, name),
 ///             None => Err(Errno::EBUSY),
 ///         },
