@@ -51,6 +51,8 @@
 //! - What the kernel keeps for each network namespace and shows in `/proc/sys/net` is this process's.
 //! - `RESOLVE_CACHED` is always `EAGAIN`.
 //! - A file is made before it is known whether the target can take one more descriptor (`EMFILE`).
+//! - While this process starts another child, that one has copies of its descriptors until it executes. Something that was opened
+//!   for a target may be in use for that moment longer than the target has it (`ETXTBSY`, `EBUSY` of `umount(2)`).
 //! - `F_GETFL` never shows `O_NOFOLLOW`.
 //!
 //! # What waits

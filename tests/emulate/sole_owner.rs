@@ -3,17 +3,27 @@
 use asm_tracer::Command;
 
 use crate::common::emulated;
+use crate::support::in_process_of_its_own;
 use crate::support::target::program;
 
-async fn run(name: &str, body: &str) {
-    let directory = tempfile::tempdir().unwrap();
-    let source = format!("#include <sys/file.h>\n#include <sys/stat.h>\n{body}");
-    let (output, _) = emulated(Command::new(program(name, &source)).current_dir(directory.path())).await;
-    assert!(output.status.success(), "{output:?}");
+/// In a process that starts nothing else: a child that is just being started has copies of all descriptors for a moment.
+fn run(test: &str, body: &str) {
+    let test = format!("sole_owner::{test}");
+    in_process_of_its_own(&test, || {
+        let directory = tempfile::tempdir().unwrap();
+        let source = format!("#include <sys/file.h>\n#include <sys/stat.h>\n{body}");
+        let mut command = Command::new(program("sole_owner", &source));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let (output, _) = runtime.block_on(emulated(command.current_dir(directory.path())));
+        assert!(output.status.success(), "{output:?}");
+    });
 }
 
-#[tokio::test]
-async fn what_was_written_can_be_executed_at_once() {
+#[test]
+fn what_was_written_can_be_executed_at_once() {
     const EXECUTES: &str = r#"
         int main(int argc, char **argv) {
             static char program[1 << 20];
@@ -32,11 +42,11 @@ async fn what_was_written_can_be_executed_at_once() {
             }
         }
     "#;
-    run("executes", EXECUTES).await;
+    run("what_was_written_can_be_executed_at_once", EXECUTES);
 }
 
-#[tokio::test]
-async fn a_lock_ends_with_the_targets_own_descriptor() {
+#[test]
+fn a_lock_ends_with_the_targets_own_descriptor() {
     const LOCKS: &str = r#"
         int main(void) {
             for (int i = 0; i < 500; i++) {
@@ -45,11 +55,11 @@ async fn a_lock_ends_with_the_targets_own_descriptor() {
             }
         }
     "#;
-    run("locks", LOCKS).await;
+    run("a_lock_ends_with_the_targets_own_descriptor", LOCKS);
 }
 
-#[tokio::test]
-async fn a_fifo_has_the_ends_that_the_target_has() {
+#[test]
+fn a_fifo_has_the_ends_that_the_target_has() {
     const ENDS: &str = r#"
         int main(void) {
             check(!mkfifo("fifo", 0600), "mkfifo");
@@ -60,11 +70,11 @@ async fn a_fifo_has_the_ends_that_the_target_has() {
             }
         }
     "#;
-    run("fifo_ends", ENDS).await;
+    run("a_fifo_has_the_ends_that_the_target_has", ENDS);
 }
 
-#[tokio::test]
-async fn a_file_system_can_be_unmounted_at_once() {
+#[test]
+fn a_file_system_can_be_unmounted_at_once() {
     const UNMOUNTS: &str = r#"
         #include <sched.h>
         #include <sys/mount.h>
@@ -83,5 +93,5 @@ async fn a_file_system_can_be_unmounted_at_once() {
             }
         }
     "#;
-    run("unmounts", UNMOUNTS).await;
+    run("a_file_system_can_be_unmounted_at_once", UNMOUNTS);
 }
