@@ -12,6 +12,7 @@ mod error;
 pub mod filter;
 pub mod inject;
 mod kernel;
+mod lineage;
 mod memory;
 mod notify;
 mod per_process;
@@ -30,6 +31,7 @@ mod workers;
 pub use error::{Error, Result, SpawnStep};
 pub use filter::{Action, Filter, install_filter, install_filter_with_notifs};
 pub use kernel::KernelSupport;
+pub use lineage::{Creation, Lineage};
 pub use nix::errno::Errno;
 pub use nix::sys::signal::Signal;
 pub use notify::{

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use tokio::task::JoinHandle;
 
 use super::capture::Capture;
+use super::following::Following;
 use super::outcome::Outcome;
 use super::plan::{Shared, not_hit};
 use super::record::{Call, Hit, Recorder};
@@ -48,7 +49,6 @@ use crate::process::Child;
 pub struct FaultyChild {
     /// Before the server: the child is killed first, rather than told `ENOSYS`.
     child: Child,
-    #[allow(dead_code)] // For its destructor.
     server: Server,
     recorder: Arc<Recorder>,
     shared: Arc<Shared>,
@@ -63,12 +63,24 @@ struct Server {
     task: JoinHandle<()>,
     /// Whether it ends with the child's handle.
     tied: bool,
+    /// If the child's descendants do.
+    ending: Option<Arc<Following>>,
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         if self.tied {
+            self.end_descendants(None);
             self.task.abort();
+        }
+    }
+}
+
+impl Server {
+    /// Kills what the plan says shall end, but for the child itself if that is the caller's to kill.
+    fn end_descendants(&self, child: Option<u32>) {
+        if let Some(ending) = &self.ending {
+            ending.kill_all_but(child);
         }
     }
 }
@@ -81,10 +93,11 @@ impl FaultyChild {
         recorder: Arc<Recorder>,
         shared: Arc<Shared>,
         deadline: Option<Duration>,
+        ending: Option<Arc<Following>>,
     ) -> Self {
         Self {
             child,
-            server: Server { task, tied },
+            server: Server { task, tied, ending },
             recorder,
             shared,
             deadline,
@@ -152,7 +165,8 @@ impl FaultyChild {
     /// and all of its descendants at the plan's deadline, which counts from here.
     ///
     /// Of each stream the first 16 MiB are kept. Pipes that the caller has taken are the caller's. Descendants that live on
-    /// are not waited for once they have closed the pipes; their calls that the plan traps fail with `ENOSYS` then.
+    /// are not waited for once they have closed the pipes; their calls that the plan traps fail with `ENOSYS` then. If the
+    /// plan [ends them](super::FaultPlan::end_descendants), they are killed when the program has ended.
     ///
     /// # Errors
     ///
@@ -166,7 +180,12 @@ impl FaultyChild {
         let mut stdout = Capture::start(self.child.stdout.take());
         let mut stderr = Capture::start(self.child.stderr.take());
         let child = &mut self.child;
+        let server = &self.server;
         let end = async {
+            if server.ending.is_some() {
+                child.wait().await?;
+                server.end_descendants(None);
+            }
             stdout.end().await;
             stderr.end().await;
             child.wait().await
@@ -218,6 +237,7 @@ impl FaultyChild {
             let _ = self.child.signal(Signal::SIGSTOP);
             threads::kill_descendants(pid);
         }
+        self.server.end_descendants(self.child.id());
         self.child.start_kill()?;
         self.child.wait().await
     }

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use crate::lineage::start_time;
+
 /// Threads above this many are looked at, whether they are there still.
 const MANY: usize = 1024;
 
@@ -39,12 +41,4 @@ impl Counts {
         *count += 1;
         *count
     }
-}
-
-/// The 22nd field of `/proc/TID/stat`, which an execution leaves as it is.
-fn start_time(tid: i32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{tid}/stat")).ok()?;
-    // The name may contain anything.
-    let (_, rest) = stat.rsplit_once(") ")?;
-    rest.split(' ').nth(19)?.parse().ok()
 }

@@ -65,6 +65,7 @@ mod counts;
 mod effect;
 mod expression;
 mod fault;
+mod following;
 mod hold;
 mod occurrence;
 mod outcome;

@@ -18,16 +18,18 @@ use crate::notify::{Notification, TrappedSyscall};
 pub struct Call {
     at: Duration,
     tid: i32,
+    lineage: Option<Arc<str>>,
     sysno: Option<Sysno>,
     syscall: TrappedSyscall,
     file: Option<PathBuf>,
 }
 
 impl Call {
-    pub(super) fn new(call: &Notification, at: Duration) -> Self {
+    pub(super) fn new(call: &Notification, at: Duration, lineage: Option<Arc<str>>) -> Self {
         Self {
             at,
             tid: call.tid().unwrap_or(0),
+            lineage,
             sysno: call.sysno(),
             syscall: *call.syscall(),
             file: None,
@@ -42,6 +44,12 @@ impl Call {
     /// The thread that made it; 0 if this process can't see it.
     pub fn tid(&self) -> i32 {
         self.tid
+    }
+
+    /// The name of that thread in the [`Lineage`](crate::Lineage) of the program, if a plan
+    /// [follows](super::FaultPlan::follow_lineage) it.
+    pub fn lineage(&self) -> Option<&str> {
+        self.lineage.as_deref()
     }
 
     /// Its name, if x86-64 Linux has such a call.

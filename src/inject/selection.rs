@@ -27,6 +27,8 @@ pub(super) enum ThreadTest {
     Id(i32),
     Leader,
     Named(OsString),
+    /// In the [lineage](crate::Lineage).
+    Descended(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,17 +99,26 @@ fn spellings(base: &Path, path: &Path) -> Vec<PathBuf> {
 
 impl Selection {
     /// Tells whether the call is concerned.
-    pub(super) async fn concerns(&self, call: &Notification) -> bool {
-        self.is_thread(call) && self.is_program(call) && self.is_descriptor(call) && self.is_file(call).await
+    pub(super) async fn concerns(&self, call: &Notification, lineage: Option<&str>) -> bool {
+        self.is_thread(call, lineage)
+            && self.is_program(call)
+            && self.is_descriptor(call)
+            && self.is_file(call).await
     }
 
-    fn is_thread(&self, call: &Notification) -> bool {
+    /// Tells whether it matters who made the thread.
+    pub(super) fn needs_lineage(&self) -> bool {
+        matches!(self.thread, Some(ThreadTest::Descended(_)))
+    }
+
+    fn is_thread(&self, call: &Notification, lineage: Option<&str>) -> bool {
         let Some(test) = &self.thread else { return true };
         let tid = call.tid();
         match test {
             ThreadTest::Id(wanted) => tid == Some(*wanted),
             ThreadTest::Leader => tid.is_some() && call.pid().ok() == tid,
             ThreadTest::Named(name) => tid.is_some_and(|tid| has_name(tid, name)),
+            ThreadTest::Descended(name) => lineage == Some(name),
         }
     }
 

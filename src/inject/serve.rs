@@ -13,6 +13,7 @@ use super::arguments::{self, Length};
 use super::counts::Counts;
 use super::effect::{Answer, Effect};
 use super::fault::Fault;
+use super::following::Following;
 use super::hold::Holds;
 use super::occurrence;
 use super::plan::Shared;
@@ -65,6 +66,7 @@ struct Handler {
     shared: Arc<Shared>,
     recorder: Arc<Recorder>,
     holds: Holds,
+    following: Option<Arc<Following>>,
     /// Whether a signal leaves a call alone that waits for its answer.
     killable: bool,
 }
@@ -73,6 +75,7 @@ pub(super) fn start(
     listener: Listener,
     killable: bool,
     faults: Faults,
+    following: Option<Arc<Following>>,
     shared: Arc<Shared>,
     recorder: Arc<Recorder>,
 ) -> JoinHandle<()> {
@@ -83,6 +86,7 @@ pub(super) fn start(
         shared,
         recorder,
         holds: Holds::default(),
+        following,
         killable,
     };
     tokio::spawn(serve(listener, Arc::new(handler), running))
@@ -111,7 +115,7 @@ impl Drop for Running {
 async fn serve(mut listener: Listener, handler: Arc<Handler>, _running: Running) {
     let mut tasks = JoinSet::new();
     while let Some(call) = next(&mut listener, &mut tasks).await {
-        if !handler.shared.is_armed() || handler.faults.candidates(&call).next().is_none() {
+        if !handler.deals_with(&call) {
             handler.pass(call);
             continue;
         }
@@ -136,11 +140,23 @@ async fn next(listener: &mut Listener, tasks: &mut JoinSet<()>) -> Option<Notifi
 }
 
 impl Handler {
+    /// Tells whether there may be more to a call than to let it run.
+    fn deals_with(&self, call: &Notification) -> bool {
+        let faulty = self.shared.is_armed() && self.faults.candidates(call).next().is_some();
+        faulty || self.following.is_some() && Following::concerns(call)
+    }
+
+    fn lineage(&self, call: &Notification) -> Option<Arc<str>> {
+        self.following.as_ref()?.name(call)
+    }
+
     /// Lets a call run that no fault is about at present.
     fn pass(&self, call: Notification) {
         // One that is held back comes a second time when it really runs.
         if !self.holds.take_pass(&call) {
-            self.recorder.called(Call::new(&call, self.recorder.now()));
+            let lineage = self.lineage(&call);
+            self.recorder
+                .called(Call::new(&call, self.recorder.now(), lineage));
         }
         continue_call(call);
     }
@@ -149,11 +165,15 @@ impl Handler {
         if self.holds.take_pass(&call) {
             return continue_call(call);
         }
-        let mut record = Call::new(&call, self.recorder.now());
-        let fired = self.fired(&call).await;
+        let lineage = self.lineage(&call);
+        let mut record = Call::new(&call, self.recorder.now(), lineage.clone());
+        let fired = self.fired(&call, lineage.as_deref()).await;
         let Some((_, first)) = fired.first().copied() else {
             self.recorder.called(record);
-            return continue_call(call);
+            return match &self.following {
+                Some(following) if Following::concerns(&call) => following.creating(call).await,
+                _ => continue_call(call),
+            };
         };
         record.set_file(file(&call).await);
         let mut effect = Effect::default();
@@ -173,10 +193,13 @@ impl Handler {
     }
 
     /// The faults that hit the call, with the occurrence that it is to each of them.
-    async fn fired(&self, call: &Notification) -> Vec<(usize, u64)> {
+    async fn fired(&self, call: &Notification, lineage: Option<&str>) -> Vec<(usize, u64)> {
         let mut fired = Vec::new();
+        if !self.shared.is_armed() {
+            return fired;
+        }
         for (index, fault) in self.faults.candidates(call) {
-            if !fault.selection.concerns(call).await {
+            if !fault.selection.concerns(call, lineage).await {
                 continue;
             }
             let occurrence = {
@@ -273,7 +296,7 @@ impl Handler {
 }
 
 /// An answer that can't be given ends the call with `ENOSYS`, as the notification says.
-fn continue_call(call: Notification) {
+pub(super) fn continue_call(call: Notification) {
     if let Err(error) = call.continue_syscall() {
         crate::trace::warning!(%error, "could not let a call run");
     }

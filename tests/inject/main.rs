@@ -8,6 +8,7 @@ mod delays;
 mod effects;
 mod expressions;
 mod hostile;
+mod lineage;
 mod oracle;
 mod plans;
 mod refused;

@@ -1,0 +1,243 @@
+//! Who is who: names for threads that are the same in each run of a program.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use syscalls::Sysno;
+
+use crate::notify::{Notification, Observed};
+
+/// Threads above this many are looked at, whether they are there still.
+const MANY: usize = 1024;
+
+/// Names for the threads and processes of a program, which are the same in each of its runs, unlike their ids.
+///
+/// The first thread is `0`, the first that it makes, as a thread or as a process, is `0.1`, the second `0.2`, and so on. So
+/// a name depends on what each thread does, and not on which of them is the faster.
+///
+/// Whoever serves the calls of the program tells of each call in [`CREATING`](Self::CREATING) when it
+/// [begins](Self::begin) and what it [came to](Self::end), and may ask for the name of any [caller](Self::caller). A thread
+/// whose creation was not told of is named `?1`, `?2`, in the order in which they are asked for.
+///
+/// What is remembered is bounded by the number of threads that live at a time.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> asm_tracer::Result<()> {
+/// use asm_tracer::{Command, Filter, Lineage, Supervisor, Sysno};
+///
+/// let mut supervisor = Supervisor::new();
+/// let mut command = Command::new("sh");
+/// command
+///     .args(["-c", "(true; cd /); cd /tmp"])
+///     .filter(Filter::new().trap(Sysno::chdir).trap(Lineage::CREATING));
+/// let mut child = supervisor.spawn(&mut command).await?;
+/// let mut lineage = Lineage::of(child.id().unwrap() as i32);
+/// let mut changed = Vec::new();
+/// while let Some(call) = supervisor.next().await {
+///     if call.sysno() == Some(Sysno::chdir) {
+///         changed.extend(lineage.caller(&call));
+///         call.continue_syscall()?;
+///     } else {
+///         let creation = lineage.begin(&call);
+///         let observed = call.continue_and_observe().await?;
+///         lineage.end(creation, observed);
+///     }
+/// }
+/// child.wait().await?;
+/// assert_eq!(changed.iter().map(|name| &**name).collect::<Vec<_>>(), ["0.1", "0"]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Default)]
+pub struct Lineage {
+    threads: HashMap<i32, Thread>,
+    pending: Vec<Pending>,
+    /// How many creations there have been.
+    serial: u64,
+    strangers: u64,
+    /// When to look next who is gone.
+    limit: usize,
+}
+
+#[derive(Debug)]
+struct Thread {
+    name: Arc<str>,
+    /// In clock ticks since the boot: the number may come to mean another thread.
+    started: u64,
+    created: u64,
+}
+
+/// A creation that has begun and not ended.
+#[derive(Debug)]
+struct Pending {
+    serial: u64,
+    creator: i32,
+    process: i32,
+    name: Arc<str>,
+    /// Whether the id that the call returns means here what it means to the creator.
+    visible: bool,
+    /// Who has been taken for the new thread meanwhile.
+    seen: Option<i32>,
+}
+
+/// A creation that was told of.
+#[derive(Debug)]
+#[must_use = "the lineage is to be told what it came to"]
+pub struct Creation(Option<u64>);
+
+impl Lineage {
+    /// The calls by which threads and processes are made.
+    pub const CREATING: [Sysno; 4] = [Sysno::clone, Sysno::clone3, Sysno::fork, Sysno::vfork];
+
+    /// Begins with the first thread of a program, which is `0`.
+    pub fn of(first: i32) -> Self {
+        let mut lineage = Self::default();
+        lineage.add(first, "0".into());
+        lineage
+    }
+
+    /// The name of the thread that makes a call; `None` if it is gone, or can't be seen from here.
+    ///
+    /// For a thread that was not known before, this reads files in `/proc`, in place.
+    pub fn caller(&mut self, call: &Notification) -> Option<Arc<str>> {
+        let tid = call.tid()?;
+        if let Some(thread) = self.threads.get(&tid) {
+            return Some(Arc::clone(&thread.name));
+        }
+        let process = call.pid().ok()?;
+        let creator = match process == tid {
+            true => parent(tid)?,
+            false => process,
+        };
+        let among = |pending: &&mut Pending| pending.process == creator && pending.seen.is_none();
+        let several = self.pending.iter_mut().filter(among).count() > 1;
+        let children = |pending: &Pending| several.then(|| children(pending.process, pending.creator));
+        // Its creation may not have returned yet: after a vfork(2), it won't for long.
+        let made = self.pending.iter_mut().filter(among).find(|pending| {
+            // Threads of a process are nobody's children; each of those that are being made may be this one.
+            process != tid || children(pending).is_none_or(|children| children.contains(&tid))
+        });
+        let (name, made) = match made {
+            Some(made) => (Arc::clone(&made.name), Some(made)),
+            None => (format!("?{}", self.strangers + 1).into(), None),
+        };
+        // What was read is about this thread only if it waits still: tids are used again.
+        if !call.is_pending() {
+            return None;
+        }
+        match made {
+            Some(made) => made.seen = Some(tid),
+            None => self.strangers += 1,
+        }
+        self.add(tid, Arc::clone(&name));
+        Some(name)
+    }
+
+    /// Takes note that the caller is about to make another thread or process; to be told before the call is let run.
+    pub fn begin(&mut self, call: &Notification) -> Creation {
+        self.caller(call);
+        let known = call.tid().zip(call.pid().ok());
+        let thread = known.and_then(|(tid, process)| Some((tid, process, self.threads.get_mut(&tid)?)));
+        let Some((creator, process, thread)) = thread else {
+            return Creation(None);
+        };
+        thread.created += 1;
+        let name = format!("{}.{}", thread.name, thread.created).into();
+        self.serial += 1;
+        self.pending.push(Pending {
+            serial: self.serial,
+            creator,
+            process,
+            name,
+            visible: shares_pid_namespace(process),
+            seen: None,
+        });
+        Creation(Some(self.serial))
+    }
+
+    /// Takes note of what a creation came to. If that is not known, it is [`Observed::Gone`].
+    pub fn end(&mut self, creation: Creation, observed: Observed) {
+        let found = self
+            .pending
+            .iter()
+            .position(|pending| Some(pending.serial) == creation.0);
+        let Some(found) = found else { return };
+        let made = self.pending.swap_remove(found);
+        match observed {
+            Observed::Returned(tid @ 1..) => {
+                let tid = i32::try_from(tid).ok().filter(|_| made.visible);
+                // Another one may have been taken for it, if several were being made.
+                if let Some(tid) = tid.filter(|tid| made.seen != Some(*tid)) {
+                    self.add(tid, made.name);
+                }
+            }
+            // It is made again.
+            Observed::Interrupted => {
+                if let Some(thread) = self.threads.get_mut(&made.creator) {
+                    thread.created -= 1;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The ids of the threads that live, as far as they are known.
+    pub(crate) fn living(&self) -> impl Iterator<Item = i32> {
+        let threads = self.threads.iter();
+        threads.filter_map(|(tid, thread)| (start_time(*tid) == Some(thread.started)).then_some(*tid))
+    }
+
+    /// Tells whether a number still means the thread that it meant.
+    pub(crate) fn is(&self, tid: i32) -> bool {
+        self.threads
+            .get(&tid)
+            .is_some_and(|thread| start_time(tid) == Some(thread.started))
+    }
+
+    fn add(&mut self, tid: i32, name: Arc<str>) {
+        if self.threads.len() > self.limit.max(MANY) {
+            self.threads
+                .retain(|tid, thread| start_time(*tid) == Some(thread.started));
+            self.limit = 2 * self.threads.len();
+        }
+        let thread = Thread {
+            name,
+            started: start_time(tid).unwrap_or(0),
+            created: 0,
+        };
+        self.threads.insert(tid, thread);
+    }
+}
+
+/// Tells whether ids that a process sees mean here what they mean there.
+fn shares_pid_namespace(process: i32) -> bool {
+    let namespace = |whose: &str| std::fs::read_link(format!("/proc/{whose}/ns/pid")).ok();
+    let own = namespace("self");
+    own.is_some() && own == namespace(&process.to_string())
+}
+
+fn parent(pid: i32) -> Option<i32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    parent.trim().parse().ok()
+}
+
+/// Those that this very thread has made.
+fn children(process: i32, thread: i32) -> Vec<i32> {
+    let list = std::fs::read_to_string(format!("/proc/{process}/task/{thread}/children"));
+    let list = list.unwrap_or_default();
+    list.split_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
+}
+
+/// The 22nd field of `/proc/TID/stat`, which an execution leaves as it is.
+pub(crate) fn start_time(tid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{tid}/stat")).ok()?;
+    // The name may contain anything.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    rest.split(' ').nth(19)?.parse().ok()
+}

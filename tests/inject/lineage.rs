@@ -1,0 +1,161 @@
+//! Faults of threads by who made them, and the end of all descendants.
+
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+
+use asm_tracer::inject::{Fault, FaultPlan};
+use asm_tracer::{Command, Errno, Sysno};
+
+use super::support::{proc_status, until, within};
+use super::{run, run_plan, shell, stdout};
+
+fn python(script: &str) -> Command {
+    let mut command = Command::new(interpreter());
+    command.args(["-c", script]);
+    command
+}
+
+/// The program itself: `python3` may be a script that finds it.
+fn interpreter() -> &'static str {
+    static PATH: OnceLock<String> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let mut python = std::process::Command::new("python3");
+        let output = python
+            .args(["-c", "import sys; print(sys.executable)"])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    })
+}
+
+#[tokio::test]
+async fn a_fault_concerns_the_process_of_that_lineage_only() {
+    for (name, expected) in [
+        ("0.1", "b\nc\n"),
+        ("0.2", "a\nc\n"),
+        ("0", "a\nb\n"),
+        ("0.3", "a\nb\nc\n"),
+    ] {
+        let fault = Fault::on(Sysno::write).lineage(name).error(Errno::EIO);
+        let outcome = run(fault, &mut shell("(echo a); (echo b); echo c")).await;
+        assert_eq!(stdout(&outcome), expected, "{name}: {outcome}");
+    }
+}
+
+#[tokio::test]
+async fn the_names_are_the_same_in_each_run_however_fast_each_process_is() {
+    let script = "
+import os, threading
+def below():
+    os.getppid()
+    pid = os.fork()
+    os.getppid()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+children = []
+for i in range(3):
+    pid = os.fork()
+    if pid == 0:
+        below()
+        thread = threading.Thread(target=os.getppid)
+        thread.start()
+        thread.join()
+        os._exit(0)
+    children.append(pid)
+for pid in children:
+    os.waitpid(pid, 0)
+";
+    let expected =
+        ["0.1", "0.2", "0.3"].map(|name| [name.to_owned(), format!("{name}.1"), format!("{name}.2")]);
+    let expected: BTreeSet<_> = expected.into_iter().flatten().collect();
+    for _ in 0..5 {
+        let plan = FaultPlan::new().watch(Sysno::getppid).follow_lineage();
+        let outcome = run_plan(&plan, &mut python(script)).await;
+        outcome.assert_success();
+        let calls = outcome.last_calls().iter();
+        let callers: Vec<_> = calls
+            .filter(|call| call.sysno() == Some(Sysno::getppid))
+            .map(|call| call.lineage().unwrap().to_owned())
+            .collect();
+        // Two of each forked process, one of its child and one of its thread.
+        assert_eq!(callers.len(), 12, "{outcome}");
+        assert_eq!(
+            callers.into_iter().collect::<BTreeSet<_>>(),
+            expected,
+            "{outcome}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_child_of_vfork_is_known_before_its_creation_has_returned() {
+    let script = "import subprocess; subprocess.run(['/bin/echo', 'hello'], check=True)";
+    let plan = FaultPlan::from(Fault::on(Sysno::execve).lineage("0.1").error(Errno::ENOMEM));
+    let outcome = run_plan(&plan, &mut python(script)).await;
+    outcome.assert_hits(1).assert_code(1);
+    assert!(
+        String::from_utf8_lossy(outcome.stderr()).contains("Cannot allocate memory"),
+        "{outcome}"
+    );
+}
+
+#[tokio::test]
+async fn creations_can_fail_themselves() {
+    let fault = Fault::on([Sysno::clone, Sysno::clone3, Sysno::fork, Sysno::vfork])
+        .lineage("0")
+        .nth(2);
+    let outcome = run(
+        fault.error(Errno::EAGAIN),
+        &mut shell("(echo a); (echo b); echo c"),
+    )
+    .await;
+    outcome.assert_hits(1).assert_failure();
+    assert_eq!(stdout(&outcome), "a\n");
+}
+
+/// A daemon in a session of its own, which has the standard output still, and says who it is.
+const DAEMON: &str = "
+import os, time
+ready, told = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.write(1, b'%d\\n' % os.getpid())
+        os.write(told, b'!')
+        time.sleep(1000)
+    os._exit(0)
+os.wait()
+os.read(ready, 1)
+";
+
+#[tokio::test]
+async fn what_a_program_leaves_behind_ends_with_it() {
+    let plan = FaultPlan::new().end_descendants();
+    let outcome = run_plan(&plan, &mut python(DAEMON)).await;
+    outcome.assert_success();
+    let daemon = stdout(&outcome).trim().parse().unwrap();
+    until("the daemon is gone", || {
+        proc_status(daemon, "State").is_none_or(|state| state.starts_with('Z'))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_dropped_program_leaves_behind_ends_as_well() {
+    use tokio::io::AsyncBufReadExt;
+    let plan = FaultPlan::new().end_descendants();
+    let mut child = plan
+        .spawn(python(&format!("{DAEMON}\ntime.sleep(1000)")).stdout(asm_tracer::Stdio::piped()))
+        .await
+        .unwrap();
+    let mut line = String::new();
+    let mut output = tokio::io::BufReader::new(child.stdout.take().unwrap());
+    within("the message", output.read_line(&mut line)).await.unwrap();
+    drop(child);
+    let daemon = line.trim().parse().unwrap();
+    until("the daemon is gone", || {
+        proc_status(daemon, "State").is_none_or(|state| state.starts_with('Z'))
+    })
+    .await;
+}
