@@ -7,7 +7,8 @@ use syscalls::Sysno;
 
 /// The errnos that the manual page of a call lists, each once, in alphabetical order; none for a call that lists none.
 ///
-/// They come from the ERRORS sections of section 2 of the Linux man-pages, version 6.03. Where a page is about several calls and
+/// They come from the ERRORS sections of section 2 of the Linux man-pages, version 6.03, and of the few pages of section 3 that it
+/// links to. Where a page is about several calls and
 /// says which of them an error belongs to, only those have it: `openat(2)` can give `EBADF`, `open(2)` can't. Where it says that
 /// a call fails as another does, as `pread(2)` of `read(2)` and `lseek(2)`, the errors of both are there. Aliases
 /// go by one name: `EWOULDBLOCK` is `EAGAIN`, `ENOTSUP` is `EOPNOTSUPP`, `EDEADLOCK` is `EDEADLK`. What only the kernel
@@ -140,7 +141,7 @@ mod tests {
         }
     }
 
-    // Each copied from its page by hand.
+    // As read in the pages, not as generated.
     #[test]
     fn short_lists_are_whole() {
         let whole: [(Sysno, &[Errno]); 26] = [
