@@ -69,18 +69,11 @@ struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if self.tied {
-            self.end_descendants(None);
-            self.task.abort();
-        }
-    }
-}
-
-impl Server {
-    /// Kills what the plan says shall end, but for the child itself if that is the caller's to kill.
-    fn end_descendants(&self, child: Option<u32>) {
-        if let Some(ending) = &self.ending {
-            ending.kill_all_but(child);
+        match &self.ending {
+            // The task ends when all are gone.
+            Some(ending) if self.tied => ending.end_all(),
+            None if self.tied => self.task.abort(),
+            _ => {}
         }
     }
 }
@@ -180,11 +173,11 @@ impl FaultyChild {
         let mut stdout = Capture::start(self.child.stdout.take());
         let mut stderr = Capture::start(self.child.stderr.take());
         let child = &mut self.child;
-        let server = &self.server;
+        let ending = self.server.ending.as_ref();
         let end = async {
-            if server.ending.is_some() {
+            if let Some(ending) = ending {
                 child.wait().await?;
-                server.end_descendants(None);
+                ending.end_all();
             }
             stdout.end().await;
             stderr.end().await;
@@ -237,7 +230,9 @@ impl FaultyChild {
             let _ = self.child.signal(Signal::SIGSTOP);
             threads::kill_descendants(pid);
         }
-        self.server.end_descendants(self.child.id());
+        if let Some(ending) = &self.server.ending {
+            ending.kill_all_but(self.child.id());
+        }
         self.child.start_kill()?;
         self.child.wait().await
     }

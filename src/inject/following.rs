@@ -1,6 +1,8 @@
 //! Who descends from whom, in a program whose plan asks for it.
 
+use std::collections::HashSet;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::unistd::Pid;
@@ -12,15 +14,22 @@ use crate::pidfd;
 
 /// The lineage of one program.
 #[derive(Debug)]
-pub(super) struct Following(Mutex<Lineage>);
+pub(super) struct Following {
+    lineage: Mutex<Lineage>,
+    /// Whether all who come to be known are to die.
+    ending: AtomicBool,
+}
 
 impl Following {
     pub(super) fn of(first: i32) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Lineage::of(first))))
+        Arc::new(Self {
+            lineage: Mutex::new(Lineage::of(first)),
+            ending: AtomicBool::new(false),
+        })
     }
 
     fn lineage(&self) -> MutexGuard<'_, Lineage> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lineage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn name(&self, call: &Notification) -> Option<Arc<str>> {
@@ -45,33 +54,57 @@ impl Following {
             }
         };
         self.lineage().end(creation, observed);
+        if self.is_ending() {
+            self.kill_all_but(None);
+        }
+    }
+
+    /// Kills all processes that are known, and from now on those that [come to be](Self::ends).
+    pub(super) fn end_all(&self) {
+        self.ending.store(true, Ordering::Release);
+        self.kill_all_but(None);
+    }
+
+    fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
+    }
+
+    /// Kills the caller, if it is one that should be dead.
+    pub(super) fn ends(&self, call: &Notification) -> bool {
+        let ending = self.is_ending();
+        if ending {
+            self.name(call);
+            self.kill_all_but(None);
+        }
+        ending
     }
 
     /// Kills all processes that are known, but for the first, which is the caller's.
     pub(super) fn kill_all_but(&self, first: Option<u32>) {
-        let first = first.map(u32::cast_signed);
+        let mut done: HashSet<_> = first.map(u32::cast_signed).into_iter().collect();
         // More may be made meanwhile.
         for _ in 0..16 {
-            let living: Vec<_> = self
-                .lineage()
-                .living()
-                .filter(|tid| Some(*tid) != first)
-                .collect();
-            let mut killed = 0;
+            let living: Vec<_> = self.lineage().living().collect();
+            let before = done.len();
             for tid in living {
-                // Which fails for a thread that is no process of its own.
-                let Ok(process) = pidfd::open(Pid::from_raw(tid)) else {
-                    continue;
-                };
-                // Before that, the number may have come to mean another process.
-                if self.lineage().is(tid) {
-                    pidfd::kill(process.as_fd());
-                    killed += 1;
+                if done.insert(tid) {
+                    self.kill(tid);
                 }
             }
-            if killed == 0 {
+            if done.len() == before {
                 break;
             }
+        }
+    }
+
+    fn kill(&self, tid: i32) {
+        // Which fails for a thread that is no process of its own.
+        let Ok(process) = pidfd::open(Pid::from_raw(tid)) else {
+            return;
+        };
+        // Before that, the number may have come to mean another process.
+        if self.lineage().is(tid) {
+            pidfd::kill(process.as_fd());
         }
     }
 }

@@ -115,6 +115,13 @@ impl Drop for Running {
 async fn serve(mut listener: Listener, handler: Arc<Handler>, _running: Running) {
     let mut tasks = JoinSet::new();
     while let Some(call) = next(&mut listener, &mut tasks).await {
+        if handler
+            .following
+            .as_ref()
+            .is_some_and(|following| following.ends(&call))
+        {
+            continue;
+        }
         if !handler.deals_with(&call) {
             handler.pass(call);
             continue;
