@@ -203,6 +203,25 @@ pub enum Error {
     /// A fault can't be meant as it is said.
     #[error("invalid fault plan: {0}")]
     InvalidPlan(String),
+    /// There is no such case of a sweep.
+    #[error("invalid case `{case}`: {why}")]
+    InvalidCase {
+        /// What was said.
+        case: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A program can't be swept.
+    #[error("the program can't be swept: {0}")]
+    NotSweepable(String),
+    /// The journal of a sweep is not one of this sweep, or can't be read.
+    #[error("the journal {}: {why}", path.display())]
+    InvalidJournal {
+        /// Which file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// No fault has hit before the program ended.
     #[error("no further fault has hit before the program's end; {last_calls}")]
     NotHit {
@@ -266,6 +285,8 @@ impl Error {
             | Self::InvalidFilter(_)
             | Self::InvalidCommand(_)
             | Self::InvalidPlan(_)
+            | Self::InvalidCase { .. }
+            | Self::InvalidJournal { .. }
             | Self::InvalidAnswer(_)
             | Self::NotBorrowable(_)
             | Self::InvalidCapacity(_)
@@ -275,6 +296,7 @@ impl Error {
             Self::DiedAtStart { .. }
             | Self::HookPanicked { .. }
             | Self::NotHit { .. }
+            | Self::NotSweepable(_)
             | Self::SigsysBlocked { .. }
             | Self::UnknownPid
             | Self::SupervisorGone

@@ -23,6 +23,7 @@ mod signal_mask;
 pub mod sigsys;
 mod stack;
 mod supervisor;
+#[cfg(feature = "sweep")]
 pub mod sweep;
 mod sync;
 pub mod syscall;

@@ -184,6 +184,22 @@ impl Lineage {
         }
     }
 
+    /// Takes those for known who are made already, though their creation has not returned.
+    pub(crate) fn look_ahead(&mut self) {
+        for index in 0..self.pending.len() {
+            let Some(pending) = self.pending.get_mut(index) else {
+                break;
+            };
+            let made = children(pending.process, pending.creator);
+            let made = made.into_iter().find(|child| !self.threads.contains_key(child));
+            if let Some(made) = made.filter(|_| pending.seen.is_none()) {
+                pending.seen = Some(made);
+                let name = Arc::clone(&pending.name);
+                self.add(made, name);
+            }
+        }
+    }
+
     /// The ids of the threads that live, as far as they are known.
     pub(crate) fn living(&self) -> impl Iterator<Item = i32> {
         let threads = self.threads.iter();

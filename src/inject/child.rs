@@ -47,8 +47,11 @@ use crate::process::Child;
 #[derive(Debug)]
 #[must_use = "dropping it kills the program, unless kill_on_drop is off"]
 pub struct FaultyChild {
+    /// Before the child, which could not tell any more whom it has made.
+    descendants: Descendants,
     /// Before the server: the child is killed first, rather than told `ENOSYS`.
     child: Child,
+    #[allow(dead_code)] // For its destructor.
     server: Server,
     recorder: Arc<Recorder>,
     shared: Arc<Shared>,
@@ -63,17 +66,29 @@ struct Server {
     task: JoinHandle<()>,
     /// Whether it ends with the child's handle.
     tied: bool,
-    /// If the child's descendants do.
+    ends_itself: bool,
+}
+
+/// Those that end with the child, if the plan says so.
+#[derive(Debug)]
+struct Descendants {
     ending: Option<Arc<Following>>,
+    tied: bool,
+}
+
+impl Drop for Descendants {
+    fn drop(&mut self) {
+        if let Some(ending) = self.ending.as_ref().filter(|_| self.tied) {
+            ending.end_all();
+        }
+    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        match &self.ending {
-            // The task ends when all are gone.
-            Some(ending) if self.tied => ending.end_all(),
-            None if self.tied => self.task.abort(),
-            _ => {}
+        // If descendants are ended, the task ends when all are gone.
+        if self.tied && !self.ends_itself {
+            self.task.abort();
         }
     }
 }
@@ -90,7 +105,12 @@ impl FaultyChild {
     ) -> Self {
         Self {
             child,
-            server: Server { task, tied, ending },
+            server: Server {
+                task,
+                tied,
+                ends_itself: ending.is_some(),
+            },
+            descendants: Descendants { ending, tied },
             recorder,
             shared,
             deadline,
@@ -173,7 +193,7 @@ impl FaultyChild {
         let mut stdout = Capture::start(self.child.stdout.take());
         let mut stderr = Capture::start(self.child.stderr.take());
         let child = &mut self.child;
-        let ending = self.server.ending.as_ref();
+        let ending = self.descendants.ending.as_ref();
         let end = async {
             if let Some(ending) = ending {
                 child.wait().await?;
@@ -230,7 +250,7 @@ impl FaultyChild {
             let _ = self.child.signal(Signal::SIGSTOP);
             threads::kill_descendants(pid);
         }
-        if let Some(ending) = &self.server.ending {
+        if let Some(ending) = &self.descendants.ending {
             ending.kill_all_but(self.child.id());
         }
         self.child.start_kill()?;

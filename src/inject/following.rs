@@ -84,7 +84,12 @@ impl Following {
         let mut done: HashSet<_> = first.map(u32::cast_signed).into_iter().collect();
         // More may be made meanwhile.
         for _ in 0..16 {
-            let living: Vec<_> = self.lineage().living().collect();
+            let living: Vec<_> = {
+                let mut lineage = self.lineage();
+                // Whoever is killed does not tell any more whom it has made.
+                lineage.look_ahead();
+                lineage.living().collect()
+            };
             let before = done.len();
             for tid in living {
                 if done.insert(tid) {

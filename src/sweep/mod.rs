@@ -1,6 +1,11 @@
-//! Sweeps of faults over a program: what each of its calls could answer, one after the other. Here is which errors those are:
-//! [`documented_errors`] has what the manual page of a call lists.
+//! Sweeps: every call of a program fails with every error that it documents, one after the other.
 
+mod case;
 mod errors;
+mod report;
+mod trial;
 
+pub use case::Case;
 pub use errors::documented_errors;
+pub use report::{Baseline, LeftOut, Report};
+pub use trial::{Change, Ending, FileChange, Trial, Verdict};
