@@ -136,6 +136,11 @@ impl Lineage {
         Some(name)
     }
 
+    /// The name of the thread with this id, as this process numbers it, if it is known.
+    pub fn name(&self, tid: i32) -> Option<Arc<str>> {
+        self.threads.get(&tid).map(|thread| Arc::clone(&thread.name))
+    }
+
     /// Takes note that the caller is about to make another thread or process; to be told before the call is let run.
     pub fn begin(&mut self, call: &Notification) -> Creation {
         self.caller(call);

@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 
-use asm_tracer::{AnswerError, Command, Delivery, Filter, Notification, Observed, Signal, Stdio, Supervisor};
+use asm_tracer::{
+    AnswerError, Command, Creation, Delivery, Filter, Lineage, Notification, Observed, Signal, Stdio,
+    Supervisor,
+};
 use nix::sys::signal::killpg;
 use nix::unistd::Pid;
 use std::os::unix::process::ExitStatusExt;
@@ -13,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::calls;
 use crate::common::{Failure, say};
-use crate::family::{CREATING, Family};
+use crate::family::Family;
 use crate::mutation::Mutation;
 use crate::options::Options;
 use crate::random::Random;
@@ -40,8 +43,8 @@ pub(crate) struct Finding {
 
 /// What is done with calls while others are served already.
 enum Event {
-    /// A thread or process was made by the thread with this tid.
-    Created(i32, Result<Observed, AnswerError>),
+    /// A thread or process was made.
+    Created(Creation, Result<Observed, AnswerError>),
     Rewritten(Result<Delivery, AnswerError>),
 }
 
@@ -74,7 +77,7 @@ pub(crate) async fn run(options: &Options, seed: u64) -> Result<Option<Finding>,
         .process_group(0)
         .filter(
             Filter::new()
-                .trap(CREATING)
+                .trap(Lineage::CREATING)
                 .trap(chosen.collect::<Vec<_>>())
                 .foreign_abi(asm_tracer::Action::Allow),
         );
@@ -116,8 +119,9 @@ impl Run<'_> {
         let (Some(sysno), Some((tid, thread))) = (call.sysno(), self.family.caller(&call)) else {
             return settle(call.continue_syscall());
         };
-        if CREATING.contains(&sysno) {
-            return self.follow(tid, call);
+        if Lineage::CREATING.contains(&sysno) {
+            self.follow(call);
+            return Ok(());
         }
         let number = thread.count(sysno);
         let mut random = Random::of(self.seed, &thread.name, sysno, number);
@@ -144,25 +148,25 @@ impl Run<'_> {
     }
 
     /// Lets a thread or process be made, and learns its tid, which is the result.
-    fn follow(&mut self, creator: i32, call: Notification) -> Result<(), Failure> {
-        let Ok(process) = call.pid() else {
-            return settle(call.continue_syscall());
-        };
-        self.family.begin(creator, process);
+    fn follow(&mut self, call: Notification) {
+        let creation = self.family.begin(&call);
         let observed = call.continue_and_observe();
         self.pending
-            .spawn(async move { Event::Created(creator, observed.await) });
-        Ok(())
+            .spawn(async move { Event::Created(creation, observed.await) });
     }
 
     fn handle(&mut self, event: Event) -> Result<(), Failure> {
         match event {
-            Event::Created(creator, Ok(observed)) => {
-                self.family.end(creator, observed);
+            Event::Created(creation, Ok(observed)) => {
+                self.family.end(creation, observed);
                 Ok(())
             }
             // A debugger has the thread, for example. It is not known by whom it was made then.
-            Event::Created(_, Err(refused)) => settle(refused.notification.continue_syscall()),
+            Event::Created(creation, Err(refused)) => {
+                let settled = settle(refused.notification.continue_syscall());
+                self.family.end(creation, Observed::Gone);
+                settled
+            }
             Event::Rewritten(Ok(_)) => Ok(()),
             Event::Rewritten(Err(refused)) => settle(refused.notification.continue_syscall()),
         }
@@ -222,7 +226,7 @@ impl Run<'_> {
                 .filter(|(_, place)| place != "ended")
             {
                 let thread = self.family.thread(tid);
-                let who = thread.map_or(format!("thread {tid}"), |thread| thread.name.clone());
+                let who = thread.map_or(format!("thread {tid}"), |thread| thread.name.to_string());
                 let program = std::fs::read_to_string(format!("/proc/{tid}/comm")).unwrap_or_default();
                 details.push(format!(
                     "{who} ({}) is {place}",
