@@ -8,6 +8,7 @@ compile_error!("asm_tracer supports 64-bit x86-64 Linux only");
 pub mod blocking;
 mod bound;
 pub mod emulate;
+mod errno;
 mod error;
 pub mod filter;
 pub mod inject;

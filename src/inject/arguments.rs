@@ -2,6 +2,8 @@
 
 use syscalls::Sysno;
 
+use crate::notify::Notification;
+
 /// A path argument, and the descriptor of the directory that it is relative to, where the call has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PathArgument {
@@ -50,9 +52,13 @@ pub(super) fn paths(sysno: Sysno) -> &'static [PathArgument] {
         S::openat | S::openat2 | S::newfstatat | S::statx | S::mkdirat | S::mknodat | S::fchownat => {
             const { &[at(0, 1)] }
         }
-        S::futimesat | S::utimensat | S::unlinkat | S::readlinkat | S::fchmodat | S::faccessat => {
-            const { &[at(0, 1)] }
-        }
+        S::futimesat
+        | S::utimensat
+        | S::unlinkat
+        | S::readlinkat
+        | S::fchmodat
+        | S::fchmodat2
+        | S::faccessat => const { &[at(0, 1)] },
         S::faccessat2 | S::name_to_handle_at | S::execveat | S::open_tree | S::fspick | S::mount_setattr => {
             const { &[at(0, 1)] }
         }
@@ -98,4 +104,16 @@ pub(super) fn length(sysno: Sysno) -> Option<Length> {
         S::readv | S::writev | S::preadv | S::pwritev | S::preadv2 | S::pwritev2 => Length::Vector,
         _ => return None,
     })
+}
+
+/// Whether a call that changes a file follows a link to it.
+pub(super) fn follows(call: &Notification) -> bool {
+    use Sysno as S;
+    let flags = |place: usize| call.args()[place] as i32 & libc::AT_SYMLINK_NOFOLLOW == 0;
+    match call.sysno() {
+        Some(S::lchown | S::lsetxattr | S::lremovexattr) => false,
+        Some(S::fchownat) => flags(4),
+        Some(S::utimensat | S::fchmodat2) => flags(3),
+        _ => true,
+    }
 }

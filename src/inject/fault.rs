@@ -102,6 +102,13 @@ impl Fault {
         self
     }
 
+    /// Only calls with a file name, or on a descriptor of a file, that is neither in this directory nor below it. It can be said
+    /// of several directories; see [`path`](Self::path).
+    pub fn outside(mut self, directory: impl AsRef<Path>) -> Self {
+        self.selection.outside.push(Wanted::under(directory.as_ref()));
+        self
+    }
+
     /// Only calls on the descriptor with this number in the target.
     pub fn fd(mut self, number: i32) -> Self {
         self.selection.descriptor = Some(number);
@@ -278,7 +285,7 @@ impl Fault {
             return refuse("a call that is rewritten can't be held back as well");
         }
         let about = |call: Sysno| !arguments::descriptors(call).is_empty();
-        if self.selection.path.is_some()
+        if (self.selection.path.is_some() || !self.selection.outside.is_empty())
             && !known().any(|call| about(call) || !arguments::paths(call).is_empty())
         {
             return refuse("there is neither a path nor a descriptor among the arguments");

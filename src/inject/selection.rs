@@ -17,6 +17,8 @@ const NAME_LENGTH: usize = 15;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Selection {
     pub(super) path: Option<Wanted>,
+    /// Places that the file must not be in, if there are any.
+    pub(super) outside: Vec<Wanted>,
     pub(super) descriptor: Option<i32>,
     pub(super) thread: Option<ThreadTest>,
     pub(super) program: Option<ProgramTest>,
@@ -104,6 +106,7 @@ impl Selection {
             && self.is_program(call)
             && self.is_descriptor(call)
             && self.is_file(call).await
+            && self.is_outside(call).await
     }
 
     /// Tells whether it matters who made the thread.
@@ -157,6 +160,28 @@ impl Selection {
         }
         false
     }
+
+    async fn is_outside(&self, call: &Notification) -> bool {
+        if self.outside.is_empty() {
+            return true;
+        }
+        let elsewhere = |path: &PathBuf| !self.outside.iter().any(|place| place.is(path));
+        let mut named = false;
+        for argument in call.sysno().map_or(&[][..], arguments::paths) {
+            let Some(path) = destination(call, *argument).await else {
+                continue;
+            };
+            if elsewhere(&path) {
+                return true;
+            }
+            named = true;
+        }
+        // Some calls do without a path.
+        let opened = descriptors(call)
+            .into_iter()
+            .filter_map(|number| opened(call.tid()?, number));
+        !named && opened.into_iter().any(|path| elsewhere(&path))
+    }
 }
 
 /// The numbers in the arguments of a call that are descriptors.
@@ -178,24 +203,38 @@ pub(super) fn opened(tid: i32, number: i32) -> Option<PathBuf> {
 /// The names that a path argument of a frozen thread may be known by. It is read, and its links are followed, where that
 /// may stall.
 pub(super) async fn named(call: &Notification, argument: PathArgument) -> Vec<PathBuf> {
-    let args = call.args();
-    let Some(tid) = call.tid() else {
-        return Vec::new();
+    look_at(call, argument, spellings).await.unwrap_or_default()
+}
+
+/// The file that a path argument of a frozen thread leads to, as far as it is there.
+async fn destination(call: &Notification, argument: PathArgument) -> Option<PathBuf> {
+    let follows = arguments::follows(call);
+    let find = move |base: &Path, path: &Path| {
+        let written = absolute(base, path);
+        let whole = std::fs::canonicalize(&written).ok().filter(|_| follows);
+        let directory = || std::fs::canonicalize(written.parent()?).ok();
+        let in_directory = || Some(directory()?.join(written.file_name()?));
+        whole.or_else(in_directory).unwrap_or_else(|| written.clone())
     };
+    look_at(call, argument, find).await
+}
+
+/// Reads a path argument of a frozen thread, with the directory that it is relative to, and makes something of both.
+async fn look_at<T: Send + 'static>(
+    call: &Notification,
+    argument: PathArgument,
+    make: impl FnOnce(&Path, &Path) -> T + Send + 'static,
+) -> Option<T> {
+    let args = call.args();
+    let tid = call.tid()?;
     let base = match argument.directory.map(|place| args[place] as i32) {
         None | Some(libc::AT_FDCWD) => std::fs::read_link(format!("/proc/{tid}/cwd")).ok(),
         Some(number) => opened(tid, number),
     };
     let base = base.unwrap_or_else(|| "/".into());
     let address = args[argument.path].cast_unsigned();
-    let look = call.look(move |target| {
-        let path = target.read_path(address)?;
-        Ok(spellings(&base, &path))
-    });
-    match tokio::time::timeout(LOOK_LIMIT, look).await {
-        Ok(Ok(names)) => names,
-        _ => Vec::new(),
-    }
+    let look = call.look(move |target| Ok(make(&base, &target.read_path(address)?)));
+    tokio::time::timeout(LOOK_LIMIT, look).await.ok()?.ok()
 }
 
 fn has_name(tid: i32, wanted: &OsStr) -> bool {

@@ -167,3 +167,35 @@ async fn a_thread_that_comes_later_begins_at_one() {
         .assert_success()
         .assert_hits(0);
 }
+
+#[tokio::test]
+async fn a_fault_concerns_files_outside_of_directories_only_wherever_links_lead() {
+    let inside = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    let (inside, outside) = (inside.path(), outside.path());
+    std::fs::write(inside.join("file"), "").unwrap();
+    std::fs::write(outside.join("file"), "").unwrap();
+    std::os::unix::fs::symlink(outside.join("file"), inside.join("out")).unwrap();
+    std::os::unix::fs::symlink(inside.join("file"), outside.join("in")).unwrap();
+    let changes = [Sysno::chmod, Sysno::fchmodat, Sysno::fchmodat2, Sysno::utimensat];
+    let (here, there) = (inside.display(), outside.display());
+    for (script, hit) in [
+        (format!("chmod 600 {here}/file"), false),
+        (format!("chmod 600 {there}/file"), true),
+        (format!("chmod 600 {here}/out"), true),
+        (format!("chmod 600 {there}/in"), false),
+        (format!("cd {there}; chmod 600 file"), true),
+        (format!("cd {here}; chmod 600 ../$(basename {there})/file"), true),
+        // The link itself.
+        (format!("touch -h {here}/out"), false),
+        (format!("touch -h {there}/in"), true),
+        // By a descriptor.
+        (format!("touch {here}/file"), false),
+        (format!("touch {there}/file"), true),
+    ] {
+        let fault = Fault::on(changes).outside(inside).error(Errno::EROFS);
+        let outcome = run(fault, &mut shell(&script)).await;
+        outcome.assert(outcome.status().success() != hit, &script);
+        outcome.assert_hits(hit.into());
+    }
+}

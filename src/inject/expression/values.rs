@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::part::{Parsed, Part, unknown};
+use crate::errno::errnos;
 use crate::inject::occurrence::Occurrences;
 
 pub(super) fn errno(value: Part<'_>) -> Parsed<i64> {
@@ -13,10 +13,8 @@ pub(super) fn errno(value: Part<'_>) -> Parsed<i64> {
     let kernel = ["ERESTARTSYS", "ERESTARTNOINTR", "ERESTARTNOHAND"]
         .into_iter()
         .zip(512..);
-    let named = (1..=133)
-        .map(|number| (Errno::from_raw(number), i64::from(number)))
-        .filter(|(errno, _)| *errno != Errno::UnknownErrno)
-        .map(|(errno, number)| (format!("{errno:?}"), number))
+    let named = errnos()
+        .map(|(name, errno)| (name, i64::from(errno as i32)))
         .chain(kernel.map(|(name, number)| (name.to_owned(), number)))
         .chain(
             [("EWOULDBLOCK", 11), ("EDEADLOCK", 35), ("ENOTSUP", 95)].map(|(name, n)| (name.to_owned(), n)),
