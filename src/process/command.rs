@@ -40,7 +40,7 @@ impl PreExec {
 /// for the signal mask, what belongs to a thread (capabilities, scheduling, namespaces, a filter) they have from the
 /// thread that was the first to spawn one.
 ///
-/// It can be spawned any number of times.
+/// It can be spawned any number of times. A clone has what it was told so far, and shares the descriptors among it.
 ///
 /// # Examples
 ///
@@ -64,6 +64,7 @@ impl PreExec {
 /// # Ok(())
 /// # }
 /// ```
+#[derive(Clone)]
 pub struct Command {
     pub(super) program: OsString,
     pub(super) arg0: Option<OsString>,
@@ -127,6 +128,16 @@ impl Command {
     pub fn arg0(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
         self.arg0 = Some(arg.as_ref().to_owned());
         self
+    }
+
+    /// The program as it was given.
+    pub fn get_program(&self) -> &OsStr {
+        &self.program
+    }
+
+    /// The arguments as they were given.
+    pub fn get_args(&self) -> impl ExactSizeIterator<Item = &OsStr> {
+        self.args.iter().map(OsString::as_os_str)
     }
 
     /// Sets an environment variable.
@@ -346,6 +357,29 @@ impl Command {
                 *stream = Stdio::inherit();
             }
         }
+    }
+
+    /// Has the program looked up from here, whatever working directory it gets.
+    pub(crate) fn anchor_program(&mut self) -> io::Result<()> {
+        if self.program.as_encoded_bytes().contains(&b'/') {
+            // Its own name to itself stays what it was.
+            self.arg0.get_or_insert_with(|| self.program.clone());
+            self.program = std::path::absolute(&self.program)?.into();
+        }
+        Ok(())
+    }
+
+    /// Which of the three standard streams are not inherited.
+    pub(crate) fn redirected(&self) -> [bool; 3] {
+        [0, 1, 2].map(|number| {
+            self.stdio
+                .get(number)
+                .is_some_and(|stream| !stream.is_inherited())
+        })
+    }
+
+    pub(crate) fn has_directory(&self) -> bool {
+        self.directory.is_some()
     }
 
     /// Whether its calls, once received, are interrupted by fatal signals only.

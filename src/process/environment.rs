@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use crate::error::{Error, Result};
 
 /// The changes to the supervisor's environment that make the child's.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Environment {
     clear: bool,
     changes: BTreeMap<OsString, Option<OsString>>,

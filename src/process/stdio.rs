@@ -1,5 +1,6 @@
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
@@ -9,15 +10,15 @@ use nix::unistd::pipe2;
 /// What a standard stream of a child is.
 ///
 /// The names mean what they mean in [`std::process::Stdio`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Stdio(Kind);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Kind {
     Inherit,
     Null,
     Piped,
-    Fd(OwnedFd),
+    Fd(Arc<OwnedFd>),
 }
 
 impl Stdio {
@@ -43,7 +44,7 @@ impl Stdio {
 
 impl From<OwnedFd> for Stdio {
     fn from(fd: OwnedFd) -> Self {
-        Self(Kind::Fd(fd))
+        Self(Kind::Fd(Arc::new(fd)))
     }
 }
 
