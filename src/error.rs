@@ -258,6 +258,10 @@ impl Error {
         match (step, source) {
             (SpawnStep::InstallFilter, Errno::EBUSY) => Self::NestedListener,
             (SpawnStep::InstallFilter, Errno::EACCES) => Self::FilterDenied,
+            (SpawnStep::RestrictAccess, Errno::ENOSYS | Errno::EOPNOTSUPP) => Self::Unsupported {
+                feature: "Landlock",
+                since: "5.13",
+            },
             (_, Errno::EMFILE | Errno::ENFILE) => Self::OutOfDescriptors { step, source },
             (_, Errno::ENOMEM | Errno::EAGAIN) => Self::OutOfMemory { step, source },
             _ => Self::Spawn { step, source },
@@ -346,6 +350,8 @@ pub enum SpawnStep {
     SetParentDeathSignal,
     /// Setting `no_new_privs`.
     SetNoNewPrivs,
+    /// Restricting the child's access by Landlock.
+    RestrictAccess,
     /// Installing the filter.
     InstallFilter,
     /// Sending the listener to the supervisor.
@@ -357,7 +363,7 @@ pub enum SpawnStep {
 }
 
 impl SpawnStep {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::StartServer,
         Self::Prepare,
         Self::StartLauncher,
@@ -371,6 +377,7 @@ impl SpawnStep {
         Self::PreExec,
         Self::SetParentDeathSignal,
         Self::SetNoNewPrivs,
+        Self::RestrictAccess,
         Self::InstallFilter,
         Self::HandOver,
         Self::Receive,
@@ -399,6 +406,7 @@ impl fmt::Display for SpawnStep {
             Self::PreExec => "a pre_exec closure",
             Self::SetParentDeathSignal => "setting the parent death signal",
             Self::SetNoNewPrivs => "setting no_new_privs",
+            Self::RestrictAccess => "restricting its access",
             Self::InstallFilter => "installing the filter",
             Self::HandOver => "sending the listener",
             Self::Receive => "receiving the listener",

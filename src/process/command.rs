@@ -1,6 +1,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -81,6 +82,7 @@ pub struct Command {
     pub(super) trap_initial_exec: bool,
     pub(super) wait_killable: Option<bool>,
     pub(super) no_new_privs: bool,
+    pub(super) landlock: Option<Arc<OwnedFd>>,
 }
 
 impl Command {
@@ -102,6 +104,7 @@ impl Command {
             trap_initial_exec: false,
             wait_killable: None,
             no_new_privs: true,
+            landlock: None,
         }
     }
 
@@ -281,6 +284,59 @@ impl Command {
     /// [`Error::FilterDenied`](crate::Error::FilterDenied).
     pub fn no_new_privs(&mut self, set: bool) -> &mut Self {
         self.no_new_privs = set;
+        self
+    }
+
+    /// Has the child restrict itself by this Landlock ruleset, so that the program and whatever it starts are confined
+    /// by it, for good.
+    ///
+    /// The ruleset is what `landlock_create_ruleset(2)` made, for instance by the crate `landlock`. It is kept, so that
+    /// the command can be spawned again; a later one takes its place. The program does not have the descriptor.
+    ///
+    /// The child does so once all else but the filter is in place: its directory, streams and
+    /// [`pre_exec`](Self::pre_exec) closures are not confined. The execution of the program is, so a ruleset that handles
+    /// the right to execute or to read files must grant it for the program, its interpreter and its libraries, or spawning
+    /// fails at [`SpawnStep::Exec`](crate::SpawnStep::Exec) with `EACCES`. What is answered in the program's place, such
+    /// as by [`emulate`](crate::emulate), is done by this process and not confined.
+    ///
+    /// If it fails, so does spawning, with [`SpawnStep::RestrictAccess`](crate::SpawnStep::RestrictAccess): with `EBADFD`
+    /// if the descriptor is something else, `EPERM` without [`no_new_privs`](Self::no_new_privs) and `CAP_SYS_ADMIN`,
+    /// `E2BIG` if the child is under 16 rulesets already.
+    ///
+    /// # Kernel support
+    ///
+    /// `landlock_restrict_self(2)`, since Linux 5.13, where it is among the security modules that were chosen at the boot
+    /// (`landlock(7)`); otherwise spawning fails with [`Error::Unsupported`](crate::Error::Unsupported). Which rights a
+    /// ruleset can handle depends on the kernel's Landlock ABI.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::os::fd::OwnedFd;
+    ///
+    /// use asm_tracer::{Command, Stdio, Supervisor};
+    /// use landlock::{ABI, AccessFs, Ruleset, RulesetAttr};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// // Nothing may be written, created or removed.
+    /// let ruleset = Ruleset::default().handle_access(AccessFs::from_write(ABI::V1))?.create()?;
+    /// let Some(ruleset) = Option::<OwnedFd>::from(ruleset) else {
+    ///     return Ok(()); // This kernel has no Landlock.
+    /// };
+    /// let mut supervisor = Supervisor::new();
+    /// let mut command = Command::new("touch");
+    /// command.arg("/tmp/touched").stderr(Stdio::null()).landlock(ruleset);
+    /// let mut child = supervisor.spawn(&mut command).await?;
+    /// while let Some(call) = supervisor.next().await {
+    ///     call.continue_syscall()?;
+    /// }
+    /// assert!(!child.wait().await?.success());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn landlock(&mut self, ruleset: impl Into<OwnedFd>) -> &mut Self {
+        self.landlock = Some(Arc::new(ruleset.into()));
         self
     }
 

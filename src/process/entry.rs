@@ -9,11 +9,12 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, c_void};
 use std::mem::zeroed;
+use std::os::fd::RawFd;
 
 use syscalls::Sysno;
 
 use super::handover::Report;
-use super::plan::Plan;
+use super::plan::{Plan, Ruleset};
 use super::{inherited, signals};
 use crate::error::SpawnStep;
 use crate::syscall::{Prctl, SyscallError, pointer, prctl, syscall3, syscall6};
@@ -74,10 +75,13 @@ fn start(plan: &Plan) -> Step<Infallible> {
         }
     }
     if plan.trap_initial_exec {
-        let _ = inherited::close_ahead_of_exec(plan.socket);
+        let _ = inherited::close_ahead_of_exec(plan.socket, plan.ruleset.as_ref().map(Ruleset::number));
     }
     if plan.no_new_privs {
         prctl(Prctl::SetNoNewPrivs).map_err(failed(SpawnStep::SetNoNewPrivs))?;
+    }
+    if let Some(ruleset) = &plan.ruleset {
+        restrict(ruleset.number()).map_err(failed(SpawnStep::RestrictAccess))?;
     }
     let listener = install(plan).map_err(failed(SpawnStep::InstallFilter))?;
     report(
@@ -152,6 +156,14 @@ fn change_identity(plan: &Plan) -> Step {
         }
         call(Sysno::setuid, [uid.into(), 0, 0]).map_err(failed(SpawnStep::SetUid))?;
     }
+    Ok(())
+}
+
+/// Takes on the ruleset, which the program is not to have, whether or not its descriptor is closed by the exec.
+fn restrict(ruleset: RawFd) -> Result<(), SyscallError> {
+    call(Sysno::landlock_restrict_self, [ruleset.into(), 0, 0])?;
+    // It is closed whatever this returns.
+    let _ = call(Sysno::close, [ruleset.into(), 0, 0]);
     Ok(())
 }
 

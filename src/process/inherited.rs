@@ -19,10 +19,11 @@ struct Entries([u8; 1024]);
 const LENGTH: usize = 16;
 const NAME: usize = 19;
 
-/// Closes what the exec would close, but for one. Like the rest of the child, it neither allocates nor panics.
+/// Closes what the exec would close, but for what is still needed. Like the rest of the child, it neither allocates nor panics.
 ///
 /// Without a `/proc` it does nothing.
-pub(super) fn close_ahead_of_exec(keep: RawFd) -> Result<(), SyscallError> {
+pub(super) fn close_ahead_of_exec(socket: RawFd, ruleset: Option<RawFd>) -> Result<(), SyscallError> {
+    let keep = [socket, ruleset.unwrap_or(socket)].map(i64::from);
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
     let directory = call(Sysno::open, [pointer(c"/proc/self/fd".as_ptr()), flags.into(), 0])?;
     let mut entries = Entries([0; 1024]);
@@ -35,7 +36,7 @@ pub(super) fn close_ahead_of_exec(keep: RawFd) -> Result<(), SyscallError> {
         }
         while let Some((entry, later)) = split(rest) {
             rest = later;
-            if let Some(fd) = number(entry).filter(|fd| *fd != directory && *fd != i64::from(keep))
+            if let Some(fd) = number(entry).filter(|fd| *fd != directory && !keep.contains(fd))
                 && call(Sysno::fcntl, [fd, libc::F_GETFD.into(), 0])? & i64::from(libc::FD_CLOEXEC) != 0
             {
                 // It is closed whatever this returns.

@@ -4,6 +4,7 @@
 use std::ffi::{CString, OsStr, c_char};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
 use syscalls::Sysno;
 
@@ -11,6 +12,7 @@ use super::Command;
 use super::command::PreExec;
 use super::environment::{candidates, strings};
 use super::signals;
+use super::stdio::duplicate_above;
 use crate::error::{Error, Result, SpawnStep};
 use crate::filter::{HandOver, Program, Purpose};
 use crate::kernel::KernelSupport;
@@ -35,6 +37,7 @@ pub(super) struct Plan {
     /// The pid of the supervisor whose death is to be the child's.
     pub(super) dies_with: Option<u32>,
     pub(super) no_new_privs: bool,
+    pub(super) ruleset: Option<Ruleset>,
     pub(super) program: Program,
     pub(super) filter_flags: libc::c_ulong,
     pub(super) trap_initial_exec: bool,
@@ -92,6 +95,7 @@ impl Plan {
             pre_exec: command.pre_exec.clone(),
             dies_with: command.kill_on_drop.then(std::process::id),
             no_new_privs: command.no_new_privs,
+            ruleset: command.landlock.as_ref().map(Ruleset::new).transpose()?,
             program: command.filter.compile(Purpose::Start(&HandOver {
                 secret,
                 calls: exempt,
@@ -114,6 +118,23 @@ impl Drop for Plan {
         // The program can't be read back from the kernel; neither should the secret be from us.
         self.secret = std::hint::black_box([0; 3]);
         self.program.wipe();
+    }
+}
+
+/// A Landlock ruleset, above the standard streams.
+pub(super) struct Ruleset(Arc<OwnedFd>);
+
+impl Ruleset {
+    fn new(ruleset: &Arc<OwnedFd>) -> Result<Self> {
+        if ruleset.as_raw_fd() > 2 {
+            return Ok(Self(Arc::clone(ruleset)));
+        }
+        let above = duplicate_above(ruleset).map_err(|errno| Error::spawn(SpawnStep::Prepare, errno))?;
+        Ok(Self(Arc::new(above)))
+    }
+
+    pub(super) fn number(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 }
 

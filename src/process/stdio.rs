@@ -122,7 +122,7 @@ pub(super) fn raised(fd: OwnedFd) -> Result<OwnedFd, Errno> {
 }
 
 #[allow(unsafe_code)]
-fn duplicate_above(fd: &OwnedFd) -> Result<OwnedFd, Errno> {
+pub(super) fn duplicate_above(fd: &OwnedFd) -> Result<OwnedFd, Errno> {
     let new = fcntl(fd.as_fd(), FcntlArg::F_DUPFD_CLOEXEC(3))?;
     // SAFETY: the kernel just made this descriptor for us.
     Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(new) })
