@@ -3,9 +3,18 @@
 mod case;
 #[allow(dead_code)] // Until there is the engine that runs the cases.
 mod confine;
+mod contents;
+mod copy;
+mod directory;
 mod errors;
+mod remove;
 mod report;
+#[allow(dead_code)] // Until there is the engine that runs the cases.
+mod scratch;
+#[allow(dead_code)] // Until there is the engine that runs the cases.
+mod snapshot;
 mod trial;
+mod walk;
 
 pub use case::Case;
 pub use errors::documented_errors;

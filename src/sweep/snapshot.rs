@@ -1,0 +1,117 @@
+//! What files there are after a run, to be compared with what there should be.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nix::sys::stat::FileStat;
+
+use super::trial::{Change, FileChange};
+
+/// The files of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Snapshot {
+    entries: BTreeMap<String, Entry>,
+}
+
+/// One file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// The type and the permissions; `None` if the directory that it is in does not let them be seen.
+    mode: Option<libc::mode_t>,
+    data: Data,
+}
+
+/// What is in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Data {
+    /// Nothing of its own: a directory, a FIFO, a socket, a device.
+    None,
+    /// A regular file's, or where a link leads.
+    Known { length: u64, hash: u64 },
+    /// Its permissions don't let it be read.
+    Unreadable,
+    /// A directory inside of too many others to be looked into.
+    TooDeep,
+}
+
+impl Entry {
+    pub(super) const UNREACHABLE: Self = Self {
+        mode: None,
+        data: Data::Unreadable,
+    };
+
+    pub(super) fn new(status: &FileStat, data: Data) -> Self {
+        Self {
+            mode: Some(status.st_mode),
+            data,
+        }
+    }
+
+    fn kind(&self) -> Option<libc::mode_t> {
+        self.mode.map(|mode| mode & libc::S_IFMT)
+    }
+
+    /// What is different from the one that was expected; nothing else is if it is of another kind.
+    fn changes(&self, expected: &Self) -> impl Iterator<Item = Change> + use<> {
+        let kind = self.kind() != expected.kind();
+        let contents = !kind && self.data != expected.data;
+        let permissions = !kind && self.mode != expected.mode;
+        let changes = [
+            (kind, Change::Kind),
+            (contents, Change::Contents),
+            (permissions, Change::Permissions),
+        ];
+        changes
+            .into_iter()
+            .filter_map(|(is_so, change)| is_so.then_some(change))
+    }
+}
+
+impl Snapshot {
+    pub(super) fn new(entries: BTreeMap<String, Entry>) -> Self {
+        Self { entries }
+    }
+
+    /// How it differs from what was expected, but for what is different each time.
+    pub(super) fn changes(&self, expected: &Snapshot, volatile: &BTreeSet<String>) -> Vec<FileChange> {
+        let paths: BTreeSet<_> = self.entries.keys().chain(expected.entries.keys()).collect();
+        let mut changes = Vec::new();
+        for path in paths.into_iter().filter(|path| !volatile.contains(*path)) {
+            let found = match (self.entries.get(path), expected.entries.get(path)) {
+                (Some(now), Some(then)) => now.changes(then).collect(),
+                (Some(_), None) => vec![Change::Extra],
+                (None, _) => vec![Change::Missing],
+            };
+            changes.extend(found.into_iter().map(|change| FileChange {
+                path: path.clone(),
+                change,
+            }));
+        }
+        changes
+    }
+
+    /// What is there that was neither before the run nor is after an undisturbed one.
+    pub(super) fn extra(
+        &self,
+        before: &Snapshot,
+        expected: &Snapshot,
+        volatile: &BTreeSet<String>,
+    ) -> Vec<FileChange> {
+        let is_known = |path: &String| {
+            before.entries.contains_key(path)
+                || expected.entries.contains_key(path)
+                || volatile.contains(path)
+        };
+        let extra = self.entries.keys().filter(|path| !is_known(path));
+        let changed = extra.map(|path| FileChange {
+            path: path.clone(),
+            change: Change::Extra,
+        });
+        changed.collect()
+    }
+
+    /// What differs between two undisturbed runs.
+    pub(super) fn volatile(&self, other: &Snapshot) -> BTreeSet<String> {
+        let changes = self.changes(other, &BTreeSet::new());
+        changes.into_iter().map(|change| change.path).collect()
+    }
+}
