@@ -7,12 +7,17 @@ mod contents;
 mod copy;
 mod directory;
 mod errors;
+mod escape;
+mod html;
+mod legend;
+mod matrix;
 mod remove;
 mod report;
 #[allow(dead_code)] // Until there is the engine that runs the cases.
 mod scratch;
 #[allow(dead_code)] // Until there is the engine that runs the cases.
 mod snapshot;
+mod text;
 mod trial;
 mod walk;
 

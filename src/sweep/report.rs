@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::escape::shell_word;
 use super::trial::{Ending, Trial, Verdict, millis};
 
 /// What a [`Sweep`](super::Sweep) has found out.
@@ -59,6 +60,17 @@ pub struct LeftOut {
     pub by_time: u64,
 }
 
+impl LeftOut {
+    /// Why cases were left out, and how many.
+    pub(super) fn reasons(self) -> impl Iterator<Item = (&'static str, u64)> {
+        let reasons = [
+            ("beyond the limit", self.by_limit),
+            ("the time was up", self.by_time),
+        ];
+        reasons.into_iter().filter(|(_, count)| *count > 0)
+    }
+}
+
 impl Report {
     /// The trials that came to something that a program should not come to, the worst first.
     pub fn findings(&self) -> Vec<&Trial> {
@@ -80,10 +92,10 @@ impl Report {
     pub fn repeat(&self, trial: &Trial) -> String {
         let mut words = vec![
             self.repeat_with.clone(),
-            quote(&trial.case.to_string()),
+            shell_word(&trial.case.to_string()),
             "--".into(),
         ];
-        words.extend(self.command.iter().map(|word| quote(word)));
+        words.extend(self.command.iter().map(|word| shell_word(word)));
         words.join(" ")
     }
 
@@ -91,8 +103,14 @@ impl Report {
     pub fn strace(&self, trial: &Trial) -> Option<String> {
         let expression = trial.case.strace()?;
         let mut words = vec!["strace".into(), "-e".into(), expression];
-        words.extend(self.command.iter().map(|word| quote(word)));
+        words.extend(self.command.iter().map(|word| shell_word(word)));
         Some(words.join(" "))
+    }
+
+    /// The program and its arguments as a shell takes them.
+    pub(super) fn command_line(&self) -> String {
+        let words: Vec<_> = self.command.iter().map(|word| shell_word(word)).collect();
+        words.join(" ")
     }
 
     /// As JSON, with the names of the fields of this type.
@@ -102,14 +120,5 @@ impl Report {
     /// None that are known: every report has a form in JSON.
     pub fn to_json(&self) -> serde_json::Result<String> {
         serde_json::to_string_pretty(self)
-    }
-}
-
-/// A word as a shell takes it.
-fn quote(word: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./=:,+@%#".contains(&byte);
-    match !word.is_empty() && !word.starts_with('#') && word.bytes().all(plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
     }
 }

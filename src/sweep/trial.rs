@@ -143,16 +143,21 @@ pub enum Change {
     Permissions,
 }
 
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "is missing",
+            Self::Extra => "is left over",
+            Self::Kind => "is of another kind",
+            Self::Contents => "has other contents",
+            Self::Permissions => "has other permissions",
+        })
+    }
+}
+
 impl fmt::Display for FileChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self.change {
-            Change::Missing => "is missing",
-            Change::Extra => "is left over",
-            Change::Kind => "is of another kind",
-            Change::Contents => "has other contents",
-            Change::Permissions => "has other permissions",
-        };
-        write!(f, "{} {what}", self.path)
+        write!(f, "{} {}", self.path, self.change)
     }
 }
 
