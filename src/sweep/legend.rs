@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::trial::{Trial, Verdict};
+use super::trial::{Change, FileChange, Trial, Verdict};
 
 /// The letter of a verdict: a capital for a finding.
 pub(super) fn letter(verdict: Verdict) -> char {
@@ -55,10 +55,26 @@ pub(super) fn number(count: u64, noun: &str) -> String {
     }
 }
 
-/// How many came to which verdict: `1 crash, 2 leak`.
+/// How many came to which verdict: `1 crash, 2 leaks`.
 pub(super) fn tally(counts: &[(Verdict, usize)]) -> String {
-    let each = counts.iter().map(|(verdict, count)| format!("{count} {verdict}"));
+    let each = counts
+        .iter()
+        .map(|&(verdict, count)| format!("{count} {}", plural(verdict, count)));
     each.collect::<Vec<_>>().join(", ")
+}
+
+fn plural(verdict: Verdict, count: usize) -> &'static str {
+    match verdict {
+        _ if count == 1 => verdict.name(),
+        Verdict::Crash => "crashes",
+        Verdict::Hang => "hangs",
+        Verdict::SilentFailure => "silent failures",
+        Verdict::Leak => "leaks",
+        Verdict::MuteFailure => "mute failures",
+        Verdict::CleanFailure => "clean failures",
+        Verdict::Same => "same results",
+        Verdict::NotReached => "not reached",
+    }
 }
 
 /// The last lines of a message, and how many there are before them.
@@ -66,6 +82,30 @@ pub(super) fn last_lines(message: &str, most: usize) -> (usize, Vec<&str>) {
     let lines: Vec<_> = message.lines().filter(|line| !line.trim().is_empty()).collect();
     let before = lines.len().saturating_sub(most);
     (before, lines[before..].to_vec())
+}
+
+/// What tells most about a trial in one line: where it hangs, what is wrong with a file, or the end of its
+/// message; the first 200 characters.
+pub(super) fn gist(trial: &Trial) -> Option<String> {
+    let message = || {
+        last_lines(&trial.message, 1)
+            .1
+            .first()
+            .map(|line| (*line).to_owned())
+    };
+    let file = || {
+        let extra = trial.files.iter().find(|file| file.change == Change::Extra);
+        let file = extra
+            .filter(|_| trial.verdict == Verdict::Leak)
+            .or(trial.files.first());
+        file.map(FileChange::to_string)
+    };
+    let gist = match trial.verdict {
+        Verdict::Hang => trial.hung.first().cloned().or_else(message),
+        Verdict::SilentFailure | Verdict::Leak => file().or_else(message),
+        _ => message().or_else(file),
+    };
+    gist.map(|gist| gist.chars().take(200).collect())
 }
 
 /// What there is to a trial besides its ending: unsteady, with other output.

@@ -76,7 +76,7 @@ impl Report {
     pub fn findings(&self) -> Vec<&Trial> {
         let findings = self.trials.iter().filter(|trial| trial.verdict.is_finding());
         let mut findings: Vec<_> = findings.collect();
-        findings.sort_by_key(|trial| (trial.verdict, !trial.steady));
+        findings.sort_by_key(|trial| trial.rank());
         findings
     }
 

@@ -188,6 +188,13 @@ pub struct Trial {
     pub duration: Duration,
 }
 
+impl Trial {
+    /// Less for what one would rather know first.
+    pub(super) fn rank(&self) -> (Verdict, bool) {
+        (self.verdict, !self.steady)
+    }
+}
+
 /// Durations as milliseconds.
 pub(super) mod millis {
     use std::time::Duration;

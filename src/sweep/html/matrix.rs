@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::super::escape::Html;
-use super::super::legend::{class, last_lines, letter, tally};
+use super::super::legend::{class, gist, letter, tally};
 use super::super::matrix::{Cell, Matrix};
 use super::super::report::Report;
 use super::head::chip;
@@ -90,8 +90,8 @@ fn popover(f: &mut fmt::Formatter<'_>, id: &str, heading: &str, cell: &Cell<'_>)
             Html(&case),
             trial.ending
         )?;
-        if let Some(line) = last_lines(&trial.message, 1).1.first() {
-            write!(f, "<q>{}</q>", Html(line))?;
+        if let Some(gist) = gist(trial) {
+            write!(f, "<span class=\"gist\">{}</span>", Html(&gist))?;
         }
         f.write_str("</li>\n")?;
     }

@@ -18,8 +18,8 @@ const SCRIPT: &str = include_str!("page.js");
 
 /// The only style and script that the page may have, and nothing from elsewhere. A test knows the hashes of the files.
 const POLICY: &str = "default-src 'none'; base-uri 'none'; form-action 'none'; \
-    style-src 'sha256-8QNMCA5C14f4f3PYoUMBjp/h4kDIDMUC/ZC454gpi/U='; \
-    script-src 'sha256-F4Ek84E3W7KPLuV085phz73BIuAF14N2DHWMUX6YKs8='";
+    style-src 'sha256-59xe7HVG6zBfDi2iu7uolkLyDtC8VEC7w2YcMDtQVjo='; \
+    script-src 'sha256-HIMn32jJI4Bzy1ILTNXgjkRa2Qs37WBfYzI9dWdzS58='";
 
 impl Report {
     /// As a page that needs nothing but itself: it can be opened offline, and sent to someone.
@@ -27,6 +27,17 @@ impl Report {
     /// It has the matrix, whose cells lead to their trials, and all trials with their messages and the commands that repeat
     /// them. It is of use without a script, as it is in the light and in the dark. What the program wrote is text in it, never
     /// markup.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use asm_tracer::sweep::Report;
+    ///
+    /// let report: Report = serde_json::from_str(&std::fs::read_to_string("sweep.json")?)?;
+    /// println!("{report}");
+    /// std::fs::write("sweep.html", report.to_html())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn to_html(&self) -> String {
         Page(self).to_string()
     }
@@ -50,7 +61,7 @@ impl fmt::Display for Page<'_> {
         f.write_str("<main>\n")?;
         matrix::write(f, self.0)?;
         trials::findings(f, self.0)?;
-        trials::others(f, self.0)?;
+        trials::by_call(f, self.0)?;
         write!(f, "</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n")
     }
 }

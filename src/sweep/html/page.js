@@ -1,7 +1,12 @@
 
 "use strict";
+// Opens what a link leads to, even if it is closed or filtered out.
 const reveal = () => {
   const target = document.getElementById(location.hash.slice(1));
+  if (target && target.matches(".finding")) {
+    target.hidden = false;
+    document.getElementById("show-" + target.classList[1]).checked = true;
+  }
   for (let part = target; part; part = part.parentElement) {
     if (part.tagName === "DETAILS") part.open = true;
   }
