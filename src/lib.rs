@@ -20,6 +20,7 @@ mod per_process;
 mod pidfd;
 mod process;
 mod reaper;
+pub mod record;
 mod signal_mask;
 pub mod sigsys;
 mod stack;

@@ -7,13 +7,13 @@ use std::time::Duration;
 use nix::errno::Errno;
 use syscalls::Sysno;
 
-use super::arguments;
 use super::effect::{Answer, Effect};
 use super::occurrence::Occurrences;
 use super::selection::{ProgramTest, Selection, ThreadTest, Wanted};
 use crate::error::{Error, Result};
 use crate::filter::{Condition, Syscalls};
 use crate::syscall::SignalNumber;
+use crate::syscall::arguments;
 
 /// A fault to be injected: which calls it concerns, which occurrences of them it hits, and with which effect.
 ///

@@ -58,7 +58,6 @@
 //! that is hostile can have names in memory that change after they were looked at. It can't keep the test from going on:
 //! the runtime is never blocked by it, and what is kept of it is bounded.
 
-mod arguments;
 mod capture;
 mod child;
 mod counts;

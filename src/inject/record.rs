@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use syscalls::Sysno;
 use tokio::sync::watch;
 
-use super::arguments;
 use super::effect::Effect;
 use crate::notify::{Notification, TrappedSyscall};
+use crate::syscall::arguments;
 
 /// A call as it was trapped.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,9 +5,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::arguments::{self, PathArgument};
+use syscalls::Sysno;
+
 use super::fault::absolute;
 use crate::notify::Notification;
+use crate::syscall::arguments::{self, PathArgument};
 
 /// How long a look at a name in the target may take. Only a hostile target makes it take so long.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
@@ -208,7 +210,7 @@ pub(super) async fn named(call: &Notification, argument: PathArgument) -> Vec<Pa
 
 /// The file that a path argument of a frozen thread leads to, as far as it is there.
 async fn destination(call: &Notification, argument: PathArgument) -> Option<PathBuf> {
-    let follows = arguments::follows(call);
+    let follows = follows(call);
     let find = move |base: &Path, path: &Path| {
         let written = absolute(base, path);
         let whole = std::fs::canonicalize(&written).ok().filter(|_| follows);
@@ -217,6 +219,18 @@ async fn destination(call: &Notification, argument: PathArgument) -> Option<Path
         whole.or_else(in_directory).unwrap_or_else(|| written.clone())
     };
     look_at(call, argument, find).await
+}
+
+/// Whether a call that changes a file follows a link to it.
+fn follows(call: &Notification) -> bool {
+    use Sysno as S;
+    let followed = |flags: usize| call.args()[flags] as i32 & libc::AT_SYMLINK_NOFOLLOW == 0;
+    match call.sysno() {
+        Some(S::lchown | S::lsetxattr | S::lremovexattr) => false,
+        Some(S::fchownat) => followed(4),
+        Some(S::utimensat | S::fchmodat2) => followed(3),
+        _ => true,
+    }
 }
 
 /// Reads a path argument of a frozen thread, with the directory that it is relative to, and makes something of both.

@@ -9,7 +9,6 @@ use std::task::{Context, Poll};
 use futures_core::Stream;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::arguments::{self, Length};
 use super::counts::Counts;
 use super::effect::{Answer, Effect};
 use super::fault::Fault;
@@ -22,6 +21,7 @@ use super::selection;
 use super::signal::{ends_process, is_being_killed, recipient, send, send_to_thread};
 use crate::error::{Error, Result};
 use crate::notify::{AnswerError, Arch, Listener, Notification};
+use crate::syscall::arguments::{self, Length};
 
 /// The faults of a plan as one program has them.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ impl ChildKey {
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
-    pub(super) fn number(self) -> u64 {
+    pub(crate) fn number(self) -> u64 {
         self.0
     }
 }

@@ -35,6 +35,7 @@
 //! assert_eq!(closed.unwrap_err().errno(), Errno::EBADF);
 //! ```
 
+pub(crate) mod arguments;
 mod checked;
 mod error;
 mod files;

@@ -2,18 +2,16 @@
 
 use syscalls::Sysno;
 
-use crate::notify::Notification;
-
 /// A path argument, and the descriptor of the directory that it is relative to, where the call has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct PathArgument {
-    pub(super) directory: Option<usize>,
-    pub(super) path: usize,
+pub(crate) struct PathArgument {
+    pub(crate) directory: Option<usize>,
+    pub(crate) path: usize,
 }
 
 /// Where a call says how much is to be transferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Length {
+pub(crate) enum Length {
     /// In this argument, in bytes.
     Bytes(usize),
     /// In the array of `struct iovec` that argument 1 points to, of as many entries as argument 2 says.
@@ -31,7 +29,7 @@ const fn at(directory: usize, path: usize) -> PathArgument {
 }
 
 /// The path arguments of a call.
-pub(super) fn paths(sysno: Sysno) -> &'static [PathArgument] {
+pub(crate) fn paths(sysno: Sysno) -> &'static [PathArgument] {
     use Sysno as S;
     match sysno {
         S::execve | S::access | S::open | S::stat | S::lstat | S::truncate | S::chdir | S::mkdir => {
@@ -70,7 +68,7 @@ pub(super) fn paths(sysno: Sysno) -> &'static [PathArgument] {
 }
 
 /// The arguments of a call that are descriptors, without those of directories that paths are relative to.
-pub(super) fn descriptors(sysno: Sysno) -> &'static [usize] {
+pub(crate) fn descriptors(sysno: Sysno) -> &'static [usize] {
     use Sysno as S;
     match sysno {
         S::read | S::pread64 | S::readv | S::preadv | S::preadv2 | S::write | S::pwrite64 | S::writev => &[0],
@@ -94,7 +92,7 @@ pub(super) fn descriptors(sysno: Sysno) -> &'static [usize] {
 }
 
 /// How a call says what it transfers at most.
-pub(super) fn length(sysno: Sysno) -> Option<Length> {
+pub(crate) fn length(sysno: Sysno) -> Option<Length> {
     use Sysno as S;
     Some(match sysno {
         S::read | S::write | S::pread64 | S::pwrite64 | S::recvfrom | S::sendto | S::tee => Length::Bytes(2),
@@ -106,14 +104,42 @@ pub(super) fn length(sysno: Sysno) -> Option<Length> {
     })
 }
 
-/// Whether a call that changes a file follows a link to it.
-pub(super) fn follows(call: &Notification) -> bool {
+/// Memory that a call hands to the kernel, and how much of it there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// A buffer, whose length another argument says in bytes.
+    Buffer { argument: usize, length: usize },
+    /// An address of a socket, as above.
+    Address { argument: usize, length: usize },
+    /// An array of `struct iovec` of as many entries as another argument says.
+    Vector { argument: usize, count: usize },
+    /// A `struct msghdr`.
+    Message { argument: usize },
+}
+
+/// What a call hands to the kernel besides paths.
+pub(crate) fn inputs(sysno: Sysno) -> &'static [Input] {
     use Sysno as S;
-    let flags = |place: usize| call.args()[place] as i32 & libc::AT_SYMLINK_NOFOLLOW == 0;
-    match call.sysno() {
-        Some(S::lchown | S::lsetxattr | S::lremovexattr) => false,
-        Some(S::fchownat) => flags(4),
-        Some(S::utimensat | S::fchmodat2) => flags(3),
-        _ => true,
+    const fn buffer(argument: usize, length: usize) -> Input {
+        Input::Buffer { argument, length }
+    }
+    const fn address(argument: usize, length: usize) -> Input {
+        Input::Address { argument, length }
+    }
+    const fn vector(argument: usize, count: usize) -> Input {
+        Input::Vector { argument, count }
+    }
+    match sysno {
+        S::write | S::pwrite64 | S::mq_timedsend => const { &[buffer(1, 2)] },
+        S::writev | S::pwritev | S::pwritev2 | S::vmsplice | S::process_vm_writev => {
+            const { &[vector(1, 2)] }
+        }
+        S::sendto => const { &[buffer(1, 2), address(4, 5)] },
+        S::sendmsg => const { &[Input::Message { argument: 1 }] },
+        S::connect | S::bind => const { &[address(1, 2)] },
+        S::setsockopt => const { &[buffer(3, 4)] },
+        S::setxattr | S::lsetxattr | S::fsetxattr => const { &[buffer(2, 3)] },
+        S::sethostname | S::setdomainname => const { &[buffer(0, 1)] },
+        _ => &[],
     }
 }
