@@ -153,7 +153,7 @@ fn the_last_thread_of_the_last_process_ends_the_stream() {
             assert!(!listener.is_terminated());
             stdin.write_all(&[byte]).await.unwrap();
             let call = within("a call", listener.next()).await.unwrap();
-            assert_eq!(call.args()[0], byte.into());
+            assert_eq!(call.args()[0], i64::from(byte));
             assert_ne!(call.tid().unwrap(), call.pid().unwrap());
             processes.insert(call.pid().unwrap() as u32);
             assert!(call.respond(byte.into()).unwrap().is_delivered());

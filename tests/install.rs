@@ -55,7 +55,7 @@ fn calls_raise_sigsys_on_the_calling_thread_alone() {
         std::thread::spawn(|| {
             install_filter(&numbers(&[Sysno::getpgrp])).unwrap();
             assert_eq!(crate::group(), 4711);
-            assert_eq!(SEEN.load(Ordering::Relaxed), Sysno::getpgrp.id().into());
+            assert_eq!(SEEN.load(Ordering::Relaxed), i64::from(Sysno::getpgrp.id()));
             assert_ne!(parent_id(), 4711);
             // A thread that it starts has the filter as well.
             std::thread::spawn(|| assert_eq!(crate::group(), 4711))

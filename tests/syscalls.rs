@@ -683,7 +683,7 @@ fn a_process_has_the_properties_that_it_is_given() {
             let mut value = -1;
             prctl(Prctl::SetChildSubreaper(subreaper)).unwrap();
             assert_eq!(prctl(Prctl::GetChildSubreaper(&mut value)), Ok(0));
-            assert_eq!(value, subreaper.into());
+            assert_eq!(value, i32::from(subreaper));
         }
         for signal in [Signal::SIGTERM.into(), 34.into(), SignalNumber::NONE] {
             let mut number = -1;

@@ -65,7 +65,7 @@ fn targets_are_killed_at_any_moment() {
             let most = before.replace(open_descriptors());
             until("it has left nothing", || most == 0 || open_descriptors() <= most).await;
         });
-        assert_eq!(children(), []);
+        assert_eq!(children(), [0_u32; 0]);
         assert_eq!(
             waitpid(None, Some(WaitPidFlag::__WALL)).unwrap_err(),
             nix::errno::Errno::ECHILD

@@ -556,7 +556,7 @@ fn what_the_vdso_does_itself_is_no_call() {
         assert_eq!(calls.len(), 2);
         for call in calls {
             assert_eq!(call.syscall.sysno(), Some(Sysno::clock_gettime));
-            assert_eq!(call.syscall.args[0], libc::CLOCK_THREAD_CPUTIME_ID.into());
+            assert_eq!(call.syscall.args[0], i64::from(libc::CLOCK_THREAD_CPUTIME_ID));
             assert_eq!(call.decision, Decision::Run);
         }
     });

@@ -595,7 +595,7 @@ fn a_signal_during_the_hook_is_handled_after_it() {
         let group = unsafe { libc::getpgid(0) };
         for round in 0..100 {
             let args = [libc::SIGUSR1.into(), round];
-            assert_eq!(call(Sysno::getpgrp, &args), group.into());
+            assert_eq!(call(Sysno::getpgrp, &args), i64::from(group));
             assert_eq!(HANDLED.load(SeqCst) as i64, round + 1);
         }
         assert_eq!(calls_of(&tracer).len(), 200);
@@ -665,7 +665,7 @@ fn a_fault_during_the_hook_is_handled_in_it() {
         handle(libc::SIGSEGV, at_once as *const () as usize, 0, 0);
         // SAFETY: asks for a number.
         let group = unsafe { libc::getpgid(0) };
-        assert_eq!(call(Sysno::getpgrp, &[]), group.into());
+        assert_eq!(call(Sysno::getpgrp, &[]), i64::from(group));
         // What the hook does is not shown to the hook.
         assert_eq!(PARENT.load(SeqCst) as i64, parent);
         let calls = calls_of(&tracer);
