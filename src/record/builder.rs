@@ -68,6 +68,8 @@ impl Builder {
     }
 
     /// How many bytes are read of what a call writes, sends or sets, up to a MiB. None unless told otherwise.
+    ///
+    /// The [queue](Self::queue) can have as much for each of its records.
     pub fn buffers(mut self, limit: usize) -> Self {
         self.options.choice.buffers = limit.min(MAX_BUFFERS);
         self
@@ -104,7 +106,6 @@ impl Builder {
     /// [`Recorded::span`](super::Recorded::span). The event `answered` is in it, with `answer`, `held_us` and `observed`. The
     /// subscriber runs where calls are answered, and what waits in it holds up the program.
     #[cfg(feature = "tracing")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
     pub fn spans(mut self, yes: bool) -> Self {
         self.options.spans = yes;
         self
@@ -144,14 +145,12 @@ impl Builder {
     /// # }
     /// ```
     #[cfg(feature = "serde")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
     pub fn to_json(self, writer: impl io::Write + Send + 'static) -> Result<Recorder> {
         self.start(super::json::JsonLines::new(writer))
     }
 
     /// Makes [`spans`](Self::spans) and nothing else: there is no queue, and nothing is dropped.
     #[cfg(feature = "tracing")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
     pub fn to_tracing(self) -> Recorder {
         Recorder::new(self.spans(true).options, None)
     }

@@ -146,7 +146,6 @@ impl Recorded {
     /// The span of the call, to be entered or to be the parent of others. It is disabled without
     /// [`Builder::spans`](super::Builder::spans).
     #[cfg(feature = "tracing")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
     pub fn span(&self) -> &tracing::Span {
         &self.record.span.0
     }

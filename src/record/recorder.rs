@@ -1,4 +1,5 @@
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,7 +84,7 @@ impl Recorder {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future drops the call, which then fails with `ENOSYS`, and is recorded as that.
+    /// Dropping the future drops the call, which then fails with `ENOSYS`, and is recorded as [`Answer::Dropped`](super::Answer::Dropped).
     ///
     /// # Panics
     ///
@@ -106,13 +107,16 @@ impl Recorder {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn begin(&self, call: Notification) -> Recorded {
+    pub fn begin(&self, call: Notification) -> impl Future<Output = Recorded> + Send + use<> {
+        // Not when it is first polled, so that each call is in the trace.
         let record = Opened::new(Arc::clone(&self.shared), &call);
         let mut held = Recorded { call, record };
-        let Recorded { call, record } = &mut held;
-        record.take_place().await;
-        record.look(call).await;
-        held
+        async move {
+            let Recorded { call, record } = &mut held;
+            record.take_place().await;
+            record.look(call).await;
+            held
+        }
     }
 
     /// Records a call and lets it run.

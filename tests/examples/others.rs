@@ -68,3 +68,51 @@ async fn a_hundred_children_end_well() {
     assert!(value("system calls served") > 100 * 20, "{table}");
     assert!(value("per second") > 0, "{table}");
 }
+
+#[cfg(feature = "serde")]
+#[tokio::test]
+async fn record_writes_each_call_and_passes_the_status_on() {
+    use asm_tracer::record::{Line, read};
+    let (directory, file) = file();
+    let trace = directory.path().join("trace.jsonl");
+    let record = |arguments: &[&std::ffi::OsStr]| {
+        let mut command = example("record");
+        command.arg("-o").arg(&trace).args(arguments);
+        command
+    };
+    let output = finish(&mut record(&["--".as_ref(), "cat".as_ref(), file.as_ref()])).await;
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "hello\n"));
+    assert!(output.stderr.is_empty(), "{output:?}");
+    let lines: Vec<_> = read(std::fs::File::open(&trace).unwrap())
+        .collect::<Result<_, _>>()
+        .unwrap();
+    let calls = lines.iter().filter_map(|line| match line {
+        Line::Call(call) => Some(call),
+        _ => None,
+    });
+    assert!(
+        calls
+            .clone()
+            .flat_map(|call| call.paths())
+            .any(|path| path == file)
+    );
+    let written = calls.flat_map(|call| &call.memory);
+    assert!(written.into_iter().any(|memory| memory.bytes == b"hello\n"));
+    assert!(matches!(lines.last(), Some(Line::End(sums)) if sums.dropped == 0));
+
+    let output = finish(&mut record(&["sh".as_ref(), "-c".as_ref(), "exit 37".as_ref()])).await;
+    assert_eq!(output.status.code(), Some(37));
+    let output = finish(&mut record(&["no-such-program".as_ref()])).await;
+    assert_eq!(output.status.code(), Some(127));
+    let output = finish(example("record").args(["-o", "/dev/full", "cat"]).arg(&file)).await;
+    assert_eq!(
+        (output.status.code(), text(&output.stdout)),
+        (Some(125), "hello\n")
+    );
+    assert!(
+        text(&output.stderr).starts_with("record: /dev/full: No space left"),
+        "{output:?}"
+    );
+    let output = finish(example("record").arg("cat")).await;
+    assert_eq!(output.status.code(), Some(2));
+}

@@ -56,15 +56,17 @@ async fn answered(serve: impl AsyncFnOnce(Recorded)) -> (Answer, Option<Observed
 
 #[tokio::test]
 async fn plain_answers() {
-    let (answer, ..) = answered(async |call| drop(call.error(Errno::EMFILE).unwrap())).await;
+    let (answer, ..) =
+        answered(async |call| assert!(call.error(Errno::EMFILE).unwrap().is_delivered())).await;
     assert_eq!(answer, Answer::Failed(Errno::EMFILE));
-    let (answer, _, printed) = answered(async |call| drop(call.respond(77).unwrap())).await;
+    let (answer, _, printed) = answered(async |call| assert!(call.respond(77).unwrap().is_delivered())).await;
     assert_eq!((answer, &*printed), (Answer::Returned(77), "77"));
-    let (answer, _, printed) = answered(async |call| drop(call.continue_syscall().unwrap())).await;
+    let (answer, _, printed) =
+        answered(async |call| assert!(call.continue_syscall().unwrap().is_delivered())).await;
     assert_eq!((answer, &*printed), (Answer::Continued, "-1"));
     let (answer, _, printed) = answered(async |call| drop(call)).await;
     assert_eq!((answer, &*printed), (Answer::Dropped, "-1"));
-    let (answer, _, printed) = answered(async |call| drop(call.interrupt().unwrap())).await;
+    let (answer, _, printed) = answered(async |call| assert!(call.interrupt().unwrap().is_delivered())).await;
     assert_eq!((answer, &*printed), (Answer::Interrupted, "-1"));
     let give = async |call: Recorded| {
         let file = std::fs::File::open("/etc/passwd").unwrap();
@@ -180,7 +182,7 @@ fn a_runtime_without_a_clock_does() {
 }
 
 #[tokio::test]
-async fn a_call_whose_begin_is_dropped_is_recorded_as_dropped() {
+async fn a_call_that_is_dropped_before_it_was_looked_at_is_recorded_as_that() {
     let (recorder, trace) = to_channel(builder());
     let mut supervisor = Supervisor::new();
     let mut command = Command::new("cat");
@@ -190,8 +192,10 @@ async fn a_call_whose_begin_is_dropped_is_recorded_as_dropped() {
         .stderr(Stdio::null());
     command.filter(Filter::new().trap(Sysno::openat));
     let mut child = supervisor.spawn(&mut command).await.unwrap();
+    let mut count = 0;
     while let Some(call) = within("a call", supervisor.next()).await {
         let asked = call.read_path(call.args()[1] as u64).unwrap();
+        count += 1;
         if asked == Path::new("/etc/passwd") {
             drop(recorder.begin(call));
         } else {
@@ -199,7 +203,12 @@ async fn a_call_whose_begin_is_dropped_is_recorded_as_dropped() {
         }
     }
     assert!(!child.wait().await.unwrap().success());
-    // Never polled, it never began: that is no call of the trace's.
     let records = finished(recorder, trace).await;
-    assert!(records.iter().all(|record| record.answer == Answer::Continued));
+    assert_eq!(records.len(), count);
+    let dropped: Vec<_> = records
+        .iter()
+        .filter(|record| record.answer == Answer::Dropped)
+        .map(|record| record.memory.len())
+        .collect();
+    assert_eq!(dropped, [0]);
 }

@@ -255,3 +255,44 @@ async fn a_call_that_is_watched_leaves_its_place_to_others() {
     assert_eq!((first.args[0], last.observed), (1, Some(observed)));
     assert!(last.ran > Some(Duration::ZERO));
 }
+
+/// Many tasks, children and threads at once, and less room than calls.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_call_is_written_or_counted_however_many_there_are_at_once() {
+    const THREADS: &str = "
+        static void *calls(void *of) { (void)of; for (int i = 0; i < 50; i++) trap(i, 0, 0, 0); return 0; }
+        int main(void) {
+            pthread_t threads[4];
+            for (int i = 0; i < 4; i++) check(!pthread_create(&threads[i], 0, calls, 0), \"thread\");
+            for (int i = 0; i < 4; i++) pthread_join(threads[i], 0);
+            return 0;
+        }";
+    let (recorder, trace) = to_channel(builder().queue(3).grace(Duration::from_micros(50)));
+    let mut supervisor = asm_tracer::Supervisor::new();
+    let mut children = Vec::new();
+    for _ in 0..4 {
+        let child = supervisor.spawn(&mut command("threads", THREADS)).await.unwrap();
+        children.push(child);
+    }
+    let mut tasks = tokio::task::JoinSet::new();
+    while let Some(call) = within("a call", supervisor.next()).await {
+        let recorder = recorder.clone();
+        tasks.spawn(async move { recorder.pass(call).await.unwrap() });
+    }
+    within("the answers", tasks.join_all()).await;
+    for mut child in children {
+        assert!(within("the end", child.wait()).await.unwrap().success());
+    }
+    let finished = within("the trace", recorder.finish()).await;
+    assert_eq!(finished.written + finished.dropped, 4 * 4 * 50);
+    let (mut written, mut dropped) = (0, 0);
+    for line in trace {
+        match line {
+            Line::Call(_) => written += 1,
+            Line::Dropped(gap) => dropped += gap.calls,
+            Line::End(sums) => assert_eq!((sums.written, sums.dropped), (written, dropped)),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((written, dropped), (finished.written, finished.dropped));
+}

@@ -17,7 +17,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use asm_tracer::record::{Builder, Finished, Line, Record, Recorder};
-use asm_tracer::{Child, Command, Filter, Stdio, Supervisor};
+use asm_tracer::{Command, Filter, Stdio, Supervisor};
 use support::within;
 
 /// A recorder whose looks have the time that a busy machine takes.
@@ -33,7 +33,7 @@ fn to_channel(builder: Builder) -> (Recorder, Receiver<Line>) {
 }
 
 /// Runs a program to its end, with all calls that are trapped let through.
-async fn pass_all(recorder: &Recorder, command: &mut Command, filter: Filter) -> Child {
+async fn pass_all(recorder: &Recorder, command: &mut Command, filter: Filter) {
     let mut supervisor = Supervisor::new();
     command.filter(filter).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = within("the start", supervisor.spawn(command)).await.unwrap();
@@ -41,7 +41,6 @@ async fn pass_all(recorder: &Recorder, command: &mut Command, filter: Filter) ->
         within("the answer", recorder.pass(call)).await.unwrap();
     }
     within("the end", child.wait()).await.unwrap();
-    child
 }
 
 /// What was recorded of a program, of which nothing is missing.
@@ -83,8 +82,15 @@ fn shell(script: &str) -> Command {
     command
 }
 
+/// The program itself, if it is where it mostly is, and not a script that looks for it.
 fn python(script: &str) -> Command {
-    let mut command = Command::new("python3");
+    let here = "/usr/bin/python3";
+    let program = if std::path::Path::new(here).exists() {
+        here
+    } else {
+        "python3"
+    };
+    let mut command = Command::new(program);
     command.args(["-S", "-c", script]);
     command
 }

@@ -131,7 +131,8 @@ async fn descendants_and_threads_are_told_apart() {
 
 #[tokio::test]
 async fn every_call_of_a_program_is_recorded() {
-    let script = "python3 -S -c 'import os\nfor _ in range(100): os.umask(0o22)'; mkdir /nowhere/x";
+    let script =
+        "/usr/bin/env python3 -S -c 'import os\nfor _ in range(100): os.umask(0o22)'; mkdir /nowhere/x";
     let records = records_of(builder().buffers(64), &mut shell(script), Filter::trap_all()).await;
     assert_eq!(of(&records, "umask").count(), 100);
     let exits = of(&records, "exit_group")
