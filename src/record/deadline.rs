@@ -8,12 +8,16 @@ use std::time::Duration;
 use crate::error::Result;
 use crate::notify::Timer;
 
+/// The timer takes no more than the kernel's clock does.
+const LONGEST: Duration = Duration::from_secs(1 << 31);
+
 /// Drives this for so long; `None` if it was not done then.
 ///
 /// # Errors
 ///
 /// If there is no timer to be had, and it was not done at once.
 pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Result<Option<T>> {
+    let limit = limit.min(LONGEST);
     let mut work = pin!(work);
     let mut timer = None;
     poll_fn(|cx| {

@@ -126,19 +126,20 @@ impl Looks {
         if parts.is_empty() {
             return Vec::new();
         }
+        let found = Arc::<Found>::default();
         // Who stalls is not waited for again and again.
-        let reason = if self.stalls(call.child()) {
-            Missing::Stalled
-        } else {
-            let found = Arc::<Found>::default();
-            let missing = self.try_look(call, choice, limit, &parts, &found).await;
-            let found = std::mem::take(&mut *lock(&found));
-            return filled(found, &parts, missing);
+        let looked = match self.stalls(call.child()) {
+            true => Err(Missing::Stalled),
+            false => self.try_look(call, choice, limit, &parts, &found).await,
         };
-        filled(Vec::new(), &parts, reason)
+        let found = std::mem::take(&mut *lock(&found));
+        match looked {
+            Ok(()) => found,
+            Err(missing) => filled(found, &parts, missing),
+        }
     }
 
-    /// Gives why there is less than was to be looked at, if there is.
+    /// Puts what there is into `found`.
     async fn try_look(
         &self,
         call: &Notification,
@@ -146,7 +147,7 @@ impl Looks {
         limit: Duration,
         parts: &Arc<[Part]>,
         found: &Arc<Found>,
-    ) -> Missing {
+    ) -> Result<(), Missing> {
         let (theirs, parts) = (Arc::clone(found), Arc::clone(parts));
         let look = call.look(move |target| {
             for part in &*parts {
@@ -156,14 +157,14 @@ impl Looks {
             Ok(())
         });
         match within(limit, look).await {
-            Ok(Some(Ok(()))) => Missing::Gone,
+            Ok(Some(Ok(()))) => Ok(()),
             Ok(None) => {
                 let mut stalled = lock(&self.stalled);
                 stalled.retain(|_, look| look.strong_count() > 0);
                 stalled.insert(call.child(), Arc::downgrade(found));
-                Missing::Stalled
+                Err(Missing::Stalled)
             }
-            Ok(Some(Err(error))) | Err(error) => reason(&error),
+            Ok(Some(Err(error))) | Err(error) => Err(reason(&error)),
         }
     }
 
@@ -174,7 +175,7 @@ impl Looks {
     }
 }
 
-/// One item for each part.
+/// One item for each part: those that are missing, for this reason.
 fn filled(mut found: Vec<Memory>, parts: &[Part], missing: Missing) -> Vec<Memory> {
     let rest = parts.get(found.len()..).unwrap_or_default();
     found.extend(

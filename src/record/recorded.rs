@@ -2,6 +2,7 @@ use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use syscalls::Sysno;
@@ -164,7 +165,7 @@ impl Recorded {
 
 pub(super) fn answered(
     outcome: Result<Delivery, AnswerError>,
-    held: std::time::Duration,
+    held: Duration,
     answer: Answer,
     record: Opened,
 ) -> Result<Delivery, Refused> {

@@ -124,6 +124,23 @@ async fn a_trace_is_given_up_if_its_destination_stalls_for_ever() {
 }
 
 #[tokio::test]
+async fn a_recorder_that_is_dropped_leaves_a_whole_trace() {
+    let (recorder, go_on, trace) = stalling(builder().grace(Duration::MAX).look_limit(Duration::MAX));
+    let (mut child, mut listener) = counting().await;
+    calls(9, &mut child, &mut listener, &recorder).await;
+    child.stdin.as_mut().unwrap().write_all(b"x").await.unwrap();
+    let held = recorder.begin(next(&mut listener).await).await;
+    drop(recorder);
+    go_on.send(()).unwrap();
+    // As long as a call is held, the trace goes on.
+    held.continue_syscall().unwrap();
+    ends(child, listener).await;
+    let lines = tokio::task::spawn_blocking(move || trace.iter().collect::<Vec<_>>());
+    let lines = within("the end of the trace", lines).await.unwrap();
+    assert_eq!(assert_whole(lines, 10), (10, vec![]));
+}
+
+#[tokio::test]
 async fn a_slow_destination_slows_the_program_and_loses_nothing() {
     let (lines, trace) = channel();
     let recorder = builder().queue(1).grace(Duration::from_secs(50)).to(move |line| {
