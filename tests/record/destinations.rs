@@ -123,6 +123,40 @@ async fn a_trace_is_given_up_if_its_destination_stalls_for_ever() {
     assert!(trace.iter().count() <= 1);
 }
 
+/// Once the writer gets on, it is waited for again.
+#[tokio::test]
+async fn a_destination_that_has_stalled_has_its_grace_again_when_it_gets_on() {
+    let grace = Duration::from_millis(50);
+    let ((begins, begun), (go_on, told)) = (channel(), channel::<()>());
+    let recorder = builder().queue(1).grace(grace).to(move |line| {
+        if let Line::Call(_) = line {
+            let _ = begins.send(());
+            let _ = told.recv();
+        }
+        Ok(())
+    });
+    let recorder = recorder.unwrap();
+    let (mut child, mut listener) = counting().await;
+    for written in [2, 4] {
+        // One that is being written, one that waits, and one for which there is no room.
+        calls(1, &mut child, &mut listener, &recorder).await;
+        until("it is being written", || begun.try_recv().is_ok()).await;
+        calls(1, &mut child, &mut listener, &recorder).await;
+        let (start, dropped) = (Instant::now(), recorder.dropped());
+        calls(1, &mut child, &mut listener, &recorder).await;
+        assert_eq!(recorder.dropped(), dropped + 1);
+        assert!(start.elapsed() >= grace);
+        go_on.send(()).unwrap();
+        until("the next one is being written", || begun.try_recv().is_ok()).await;
+        go_on.send(()).unwrap();
+        until("both are written", || recorder.written() == written).await;
+    }
+    drop(go_on);
+    ends(child, listener).await;
+    let finished = within("the trace", recorder.finish()).await;
+    assert_eq!((finished.written, finished.dropped), (4, 2));
+}
+
 #[tokio::test]
 async fn a_recorder_that_is_dropped_leaves_a_whole_trace() {
     let (recorder, go_on, trace) = stalling(builder().grace(Duration::MAX).look_limit(Duration::MAX));
