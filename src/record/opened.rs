@@ -10,11 +10,11 @@ use super::recorder::Shared;
 use super::spans::Span;
 use crate::notify::{Notification, Observed};
 
-/// It is finished once; if it is dropped, its call was.
+/// It goes to the queue when it is dropped. If it was not finished before, its call was dropped.
 pub(super) struct Opened {
     shared: Arc<Shared>,
     started: Instant,
-    /// None once it is finished.
+    /// None once it is in the queue.
     record: Option<Box<Record>>,
     /// In the queue, for its record.
     place: Place,
@@ -27,8 +27,6 @@ enum Place {
     Taken(OwnedSemaphorePermit),
     /// There was none, which has been counted.
     Lost,
-    /// There is no queue.
-    Unwanted,
 }
 
 impl Opened {
@@ -40,10 +38,6 @@ impl Opened {
         let span = match shared.options.spans {
             true => Span::new(call),
             false => Span::none(),
-        };
-        let place = match shared.queue {
-            Some(_) => Place::None,
-            None => Place::Unwanted,
         };
         let record = Box::new(Record {
             time: UNIX_EPOCH + since,
@@ -64,13 +58,13 @@ impl Opened {
             shared,
             started,
             record: Some(record),
-            place,
+            place: Place::None,
             span,
         }
     }
 
     pub(super) async fn take_place(&mut self) {
-        let (Some(queue), Some(record)) = (&self.shared.queue, &self.record) else {
+        let (Place::None, Some(queue), Some(record)) = (&self.place, &self.shared.queue, &self.record) else {
             return;
         };
         self.place = match queue.place(self.shared.options.grace).await {
@@ -107,34 +101,43 @@ impl Opened {
     }
 
     pub(super) fn finish(mut self, held: Duration, answer: Answer) {
-        self.end(held, answer, None);
+        self.settle(held, answer);
     }
 
-    /// The same for a call whose result is known as well.
-    pub(super) fn finish_observed(mut self, held: Duration, answer: Answer, observed: Observed) {
+    /// The same for a call whose result is known as well. It waits for a place, but holds nobody up.
+    pub(super) async fn finish_observed(mut self, held: Duration, answer: Answer, observed: Observed) {
         let ran = self.started.elapsed().saturating_sub(held);
-        self.end(held, answer, Some((observed, ran)));
+        self.settle(held, answer);
+        if let Some(record) = &mut self.record {
+            (record.observed, record.ran) = (Some(observed), Some(ran));
+        }
+        self.take_place().await;
     }
 
-    fn end(&mut self, held: Duration, answer: Answer, observed: Option<(Observed, Duration)>) {
-        let Some(mut record) = self.record.take() else {
-            return;
-        };
-        record.held = held;
-        record.answer = answer;
-        (record.observed, record.ran) = observed.unzip();
-        self.span.answered(&record);
-        let place = std::mem::replace(&mut self.place, Place::Lost);
-        match (place, &self.shared.queue) {
-            (Place::Taken(place), Some(queue)) => queue.push(record, Some(place)),
-            (Place::None, Some(queue)) => queue.push(record, None),
-            _ => {}
+    fn settle(&mut self, held: Duration, answer: Answer) {
+        if let Some(record) = &mut self.record {
+            (record.held, record.answer) = (held, answer);
         }
     }
 }
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        self.end(self.held(), Answer::Dropped, None);
+        let held = self.held();
+        let Some(mut record) = self.record.take() else {
+            return;
+        };
+        if record.answer == Answer::Dropped {
+            record.held = held;
+        }
+        self.span.answered(&record);
+        let Some(queue) = &self.shared.queue else {
+            return;
+        };
+        match std::mem::replace(&mut self.place, Place::Lost) {
+            Place::Taken(place) => queue.push(record, Some(place)),
+            Place::None => queue.push(record, None),
+            Place::Lost => {}
+        }
     }
 }

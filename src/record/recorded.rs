@@ -93,8 +93,8 @@ impl Recorded {
 
     /// [`Notification::continue_and_observe`], of which the result is recorded too.
     ///
-    /// While the call runs, which may take long, its record has no place in the queue. If there is none when it has
-    /// returned, the record is dropped.
+    /// While the call runs, which may take long, its record has no place in the queue. It takes one when the call has
+    /// returned, for which it waits as others do.
     ///
     /// # Errors
     ///

@@ -80,7 +80,7 @@ pub(super) async fn observe(
     record.give_place_back();
     match observe.await {
         Ok(observed) => {
-            record.finish_observed(held, answer, observed);
+            record.finish_observed(held, answer, observed).await;
             Ok(observed)
         }
         Err(refused) => Err(Refused::new(refused, record)),
