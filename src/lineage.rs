@@ -141,7 +141,17 @@ impl Lineage {
         self.threads.get(&tid).map(|thread| Arc::clone(&thread.name))
     }
 
-    /// Takes note that the caller is about to make another thread or process; to be told before the call is let run.
+    /// Tells whether the lineage has not been told yet what the caller's last creation came to.
+    ///
+    /// It is over if the caller makes another call, but who waits for it may not have been told. Only then it is known whether a
+    /// signal interrupted it, so that this one is the same again.
+    pub fn is_creating(&self, call: &Notification) -> bool {
+        let caller = call.tid();
+        self.pending.iter().any(|pending| Some(pending.creator) == caller)
+    }
+
+    /// Takes note that the caller is about to make another thread or process; to be told before the call is let run, and after
+    /// [the end](Self::is_creating) of the caller's last creation.
     pub fn begin(&mut self, call: &Notification) -> Creation {
         self.caller(call);
         let known = call.tid().zip(call.pid().ok());

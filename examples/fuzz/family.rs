@@ -65,6 +65,11 @@ impl Family {
         self.threads.get_mut(&tid).map(|thread| (tid, thread))
     }
 
+    /// Whether the end of the caller's last creation is not known yet.
+    pub(crate) fn is_creating(&self, call: &Notification) -> bool {
+        self.lineage.is_creating(call)
+    }
+
     /// The caller is about to make another thread or process.
     pub(crate) fn begin(&mut self, call: &Notification) -> Creation {
         self.lineage.begin(call)

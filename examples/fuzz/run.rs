@@ -53,6 +53,8 @@ pub(crate) struct Run<'a> {
     seed: u64,
     family: Family,
     pending: JoinSet<Event>,
+    /// Creations by threads whose last one is not known to have ended.
+    waiting: Vec<Notification>,
     spoiled: u64,
     last: VecDeque<String>,
 }
@@ -91,6 +93,7 @@ pub(crate) async fn run(options: &Options, seed: u64) -> Result<Option<Finding>,
         seed,
         family: Family::of(pid),
         pending: JoinSet::new(),
+        waiting: Vec::new(),
         spoiled: 0,
         last: VecDeque::new(),
     };
@@ -149,6 +152,9 @@ impl Run<'_> {
 
     /// Lets a thread or process be made, and learns its tid, which is the result.
     fn follow(&mut self, call: Notification) {
+        if self.family.is_creating(&call) {
+            return self.waiting.push(call);
+        }
         let creation = self.family.begin(&call);
         let observed = call.continue_and_observe();
         self.pending
@@ -156,7 +162,7 @@ impl Run<'_> {
     }
 
     fn handle(&mut self, event: Event) -> Result<(), Failure> {
-        match event {
+        let handled = match event {
             Event::Created(creation, Ok(observed)) => {
                 self.family.end(creation, observed);
                 Ok(())
@@ -169,7 +175,11 @@ impl Run<'_> {
             }
             Event::Rewritten(Ok(_)) => Ok(()),
             Event::Rewritten(Err(refused)) => settle(refused.notification.continue_syscall()),
+        };
+        for call in std::mem::take(&mut self.waiting) {
+            self.follow(call);
         }
+        handled
     }
 
     fn note(&mut self, done: String) {

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::unistd::Pid;
+use tokio::sync::Notify;
 
 use super::serve::continue_call;
-use crate::lineage::Lineage;
+use crate::lineage::{Creation, Lineage};
 use crate::notify::{Notification, Observed};
 use crate::pidfd;
 
@@ -18,6 +19,8 @@ pub(super) struct Following {
     lineage: Mutex<Lineage>,
     /// Whether all who come to be known are to die.
     ending: AtomicBool,
+    /// Tells that a creation has ended.
+    ended: Notify,
 }
 
 impl Following {
@@ -25,6 +28,7 @@ impl Following {
         Arc::new(Self {
             lineage: Mutex::new(Lineage::of(first)),
             ending: AtomicBool::new(false),
+            ended: Notify::new(),
         })
     }
 
@@ -44,7 +48,7 @@ impl Following {
 
     /// Lets a call run that makes a thread, and learns which.
     pub(super) async fn creating(&self, call: Notification) {
-        let creation = self.lineage().begin(&call);
+        let creation = self.begin(&call).await;
         let observed = match call.continue_and_observe().await {
             Ok(observed) => observed,
             // A debugger has the thread, for example. Whom it makes is a stranger then.
@@ -54,8 +58,22 @@ impl Following {
             }
         };
         self.lineage().end(creation, observed);
+        self.ended.notify_waiters();
         if self.is_ending() {
             self.kill_all_but(None);
+        }
+    }
+
+    async fn begin(&self, call: &Notification) -> Creation {
+        loop {
+            let ended = self.ended.notified();
+            {
+                let mut lineage = self.lineage();
+                if !lineage.is_creating(call) {
+                    return lineage.begin(call);
+                }
+            }
+            ended.await;
         }
     }
 

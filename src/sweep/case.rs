@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use syscalls::Sysno;
 
+use crate::errno::errnos;
 use crate::error::{Error, Result};
 use crate::inject::Fault;
 
@@ -115,15 +116,10 @@ impl FromStr for Case {
         let sysno = call.parse().map_err(|_| invalid("there is no such call"))?;
         let occurrence = occurrence.parse().ok().filter(|number| *number > 0);
         let occurrence = occurrence.ok_or_else(|| invalid("calls are counted from 1"))?;
-        let errno = errno_named(errno).ok_or_else(|| invalid("there is no such error"))?;
+        let errno = errnos().find(|(name, _)| name == errno);
+        let (_, errno) = errno.ok_or_else(|| invalid("there is no such error"))?;
         Ok(Self::new(lineage, sysno, occurrence, errno))
     }
-}
-
-fn errno_named(name: &str) -> Option<Errno> {
-    (1..4096)
-        .map(Errno::from_raw)
-        .find(|errno| format!("{errno:?}") == name && *errno != Errno::UnknownErrno)
 }
 
 impl From<Case> for String {

@@ -1,27 +1,74 @@
-//! Sweeps: every call of a program fails with every error that it documents, one after the other.
+//! Sweeps: every call of a program fails with every error that it documents, one in each run, to see what the program makes
+//! of it.
+//!
+//! A [`Sweep`] runs the program a few times without a fault, and learns which calls its threads make, what it writes, and
+//! which files it leaves. Then it runs it once for each [`Case`], many at a time, and gives each run a [`Verdict`]: the same
+//! result, a clean failure, a silent one, a crash, a hang, a leaked file. The [`Report`] has them all, as a value, as text, as JSON
+//! and as a page; each finding has a command line that repeats it.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> asm_tracer::Result<()> {
+//! use asm_tracer::sweep::{Sweep, Verdict};
+//! use asm_tracer::{Command, Errno, Sysno};
+//!
+//! // What does a careless script do when its disk is full?
+//! let mut command = Command::new("sh");
+//! command.args(["-c", "echo precious >file; echo done"]);
+//! let report = Sweep::new(command).calls(Sysno::write).errors([Errno::ENOSPC]).run().await?;
+//! assert_eq!(report.count(Verdict::SilentFailure), 1, "{report}");
+//! println!("{report}");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Which calls are the same
+//!
+//! A call is known by its thread, its kind, and its place among the calls of that kind in that thread. Threads are known by
+//! who made them ([`Lineage`](crate::Lineage)). So it does not matter which thread is faster. A call that is not made in each
+//! run without a fault is not swept; a program most of whose calls are such, or that does not end in the same way each time, can't be
+//! ([`Error::NotSweepable`](crate::Error::NotSweepable)). Output and files that are different each time are not compared, and
+//! the [`Baseline`] says which. A program that has the time, its process id or the name of a temporary file in its output should be told
+//! not to.
+//!
+//! Signals that come at any time, and timeouts that run out while the machine is busy, lead to other calls. The calls of a child
+//! whose parent is traced by somebody else are not known.
+//!
+//! # What is touched
+//!
+//! Each run has a directory of its own, with the working directory, `HOME` and `TMPDIR` in it. It is removed afterwards, and
+//! whatever the program has started is killed. Runs may read what the user may read, and write to that directory, to what they
+//! are told is [writable](Sweep::writable), and to `/dev/null` and the like. The kernel sees to that: Landlock (since Linux
+//! 6.2; signals to processes outside and abstract sockets since 6.12). Changes of permissions, owners, times and extended
+//! attributes, which it does not know, fail with `EROFS` by their paths, which is for programs that are not out to get around it.
+//! The network is not closed.
+//!
+//! # What it costs
+//!
+//! Only the call that is to fail is trapped, and those that make threads; a run takes about as long as the program alone, and a
+//! directory. Runs with a finding, and those that did not come to the call, are made twice.
+//!
+//! # Kernel support
+//!
+//! Since Linux 6.2, or 5.9 if it is [unconfined](Sweep::unconfined).
 
 mod case;
-#[allow(dead_code)] // Until there is the engine that runs the cases.
-mod confine;
-mod contents;
-mod copy;
-mod directory;
+mod cases;
+mod classify;
 mod errors;
-mod escape;
-mod html;
-mod legend;
-mod matrix;
-mod remove;
+mod journal;
+mod learn;
+mod progress;
 mod report;
-#[allow(dead_code)] // Until there is the engine that runs the cases.
+mod run;
 mod scratch;
-#[allow(dead_code)] // Until there is the engine that runs the cases.
-mod snapshot;
-mod text;
+#[allow(clippy::module_inception)] // What the module is about.
+mod sweep;
 mod trial;
-mod walk;
 
 pub use case::Case;
 pub use errors::documented_errors;
+pub use progress::Progress;
 pub use report::{Baseline, LeftOut, Report};
+pub use sweep::Sweep;
 pub use trial::{Change, Ending, FileChange, Trial, Verdict};

@@ -195,7 +195,12 @@ impl Trial {
     }
 }
 
-/// Durations as milliseconds.
+/// What is told of a duration: as much as is written down.
+pub(super) fn micros(duration: Duration) -> Duration {
+    Duration::from_micros(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// Durations as milliseconds, to the microsecond.
 pub(super) mod millis {
     use std::time::Duration;
 

@@ -14,8 +14,8 @@ use nix::sys::stat::{SFlag, mknod};
 use nix::unistd::mkfifo;
 use tempfile::{TempDir, tempdir};
 
+use super::directory::{DEEPEST, MOST};
 use super::*;
-use crate::sweep::directory::{DEEPEST, MOST};
 use crate::sweep::trial::{Change, FileChange};
 
 fn none() -> BTreeSet<String> {
@@ -148,7 +148,7 @@ fn files_are_copied_as_they_are() {
         let [copy, original] = [scratch.work(), files.path()].map(|root| {
             let status = fs::symlink_metadata(root.join(name)).unwrap();
             let modified = (status.mtime(), status.mtime_nsec());
-            let length = (!status.is_dir()).then(|| status.len());
+            let length = (!status.is_dir()).then_some(status.len());
             (
                 status.mode(),
                 modified,
@@ -438,7 +438,7 @@ fn a_run_that_goes_on_leads_nowhere_else() {
             });
             for _ in 0..50 {
                 scratch.snapshot().unwrap();
-                let _ = crate::sweep::remove::empty(&scratch.directory);
+                let _ = super::remove::empty(&scratch.directory);
                 let _ = mkdirat(&scratch.directory, "work", Mode::S_IRWXU);
             }
             ended.store(true, Ordering::Relaxed);

@@ -1,10 +1,16 @@
 //! The result of a sweep as a value.
 
+mod escape;
+mod html;
+mod legend;
+mod matrix;
+mod text;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::escape::shell_word;
+use self::escape::shell_word;
 use super::trial::{Ending, Trial, Verdict, millis};
 
 /// What a [`Sweep`](super::Sweep) has found out.

@@ -5,11 +5,11 @@
 
 use std::fmt;
 
+use super::Report;
 use super::escape::Plain;
 use super::legend::{Rounded, last_lines, letter, meaning, number, remarks};
 use super::matrix::{Cell, Matrix, Row};
-use super::report::Report;
-use super::trial::{Trial, Verdict};
+use crate::sweep::trial::{Trial, Verdict};
 
 /// The width of a terminal.
 const WIDTH: usize = 80;

@@ -1,10 +1,18 @@
 //! The directory that a run has for itself.
 
+mod confine;
+mod contents;
+mod copy;
+mod directory;
+mod remove;
+mod snapshot;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -12,11 +20,12 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::copy::copy;
-use super::directory::directory;
-use super::remove;
-use super::snapshot::Snapshot;
-use super::walk::{PLACES, walk};
+pub(in crate::sweep) use self::confine::ruleset;
+use self::contents::find;
+use self::copy::copy;
+use self::directory::directory;
+pub(in crate::sweep) use self::snapshot::Snapshot;
+use self::walk::{PLACES, walk};
 use crate::error::{Error, Result};
 
 /// The directory of one run, with one to work in, a home and one for temporary files. Dropping it removes it, which blocks.
@@ -96,6 +105,21 @@ impl Scratch {
         &self.tmp
     }
 
+    /// What a program has written, with another path for the directory's, which is the same in each run.
+    pub(super) fn anonymous(&self, bytes: &[u8]) -> Vec<u8> {
+        let path = self.root.as_os_str().as_bytes();
+        let mut rest = bytes;
+        let mut anonymous = Vec::with_capacity(bytes.len());
+        while let Some(at) = find(rest, path) {
+            let (before, from) = rest.split_at(at);
+            anonymous.extend_from_slice(before);
+            anonymous.extend_from_slice(ANYWHERE);
+            rest = from.get(path.len()..).unwrap_or_default();
+        }
+        anonymous.extend_from_slice(rest);
+        anonymous
+    }
+
     /// Finds out what files there are. It blocks.
     ///
     /// # Errors
@@ -117,6 +141,8 @@ impl Drop for Scratch {
     }
 }
 
+/// What is shown of a directory that had another name in each run.
+const ANYWHERE: &[u8] = b"/scratch";
 /// Less what the umask takes away.
 const ALL_MAY_LOOK: Mode = Mode::from_bits_truncate(0o755);
 

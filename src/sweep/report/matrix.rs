@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 use syscalls::Sysno;
 
-use super::trial::{Trial, Verdict};
+use crate::sweep::trial::{Trial, Verdict};
 
 /// A table with a row for each call and a column for each error.
 pub(super) struct Matrix<'a> {

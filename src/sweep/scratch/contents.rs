@@ -72,7 +72,7 @@ fn write(hasher: &mut DefaultHasher, data: &[u8], path: &[u8], certain: usize) -
 }
 
 /// Where the path is. It begins with a slash, which little else does.
-fn find(data: &[u8], path: &[u8]) -> Option<usize> {
+pub(super) fn find(data: &[u8], path: &[u8]) -> Option<usize> {
     let first = path.first()?;
     let mut from = 0;
     loop {

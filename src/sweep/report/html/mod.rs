@@ -10,8 +10,8 @@ mod trials;
 
 use std::fmt;
 
+use super::Report;
 use super::escape::Html;
-use super::report::Report;
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
+use super::super::Report;
 use super::super::escape::Html;
 use super::super::legend::{class, gist, letter, tally};
 use super::super::matrix::{Cell, Matrix};
-use super::super::report::Report;
 use super::head::chip;
 
 pub(super) fn write(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::trial::{Change, FileChange, Trial, Verdict};
+use crate::sweep::trial::{Change, FileChange, Trial, Verdict};
 
 /// The letter of a verdict: a capital for a finding.
 pub(super) fn letter(verdict: Verdict) -> char {

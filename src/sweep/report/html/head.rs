@@ -2,10 +2,10 @@
 
 use std::fmt;
 
+use super::super::Report;
 use super::super::escape::Html;
 use super::super::legend::{Rounded, class, letter, meaning, number};
-use super::super::report::Report;
-use super::super::trial::Verdict;
+use crate::sweep::trial::Verdict;
 
 pub(super) fn write(f: &mut fmt::Formatter<'_>, report: &Report, command: &str) -> fmt::Result {
     write!(

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nix::sys::stat::FileStat;
 
-use super::trial::{Change, FileChange};
+use crate::sweep::trial::{Change, FileChange};
 
 /// The files of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Snapshot {
+pub(in crate::sweep) struct Snapshot {
     entries: BTreeMap<String, Entry>,
 }
 
@@ -72,7 +72,11 @@ impl Snapshot {
     }
 
     /// How it differs from what was expected, but for what is different each time.
-    pub(super) fn changes(&self, expected: &Snapshot, volatile: &BTreeSet<String>) -> Vec<FileChange> {
+    pub(in crate::sweep) fn changes(
+        &self,
+        expected: &Snapshot,
+        volatile: &BTreeSet<String>,
+    ) -> Vec<FileChange> {
         let paths: BTreeSet<_> = self.entries.keys().chain(expected.entries.keys()).collect();
         let mut changes = Vec::new();
         for path in paths.into_iter().filter(|path| !volatile.contains(*path)) {
@@ -90,7 +94,7 @@ impl Snapshot {
     }
 
     /// What is there that was neither before the run nor is after an undisturbed one.
-    pub(super) fn extra(
+    pub(in crate::sweep) fn extra(
         &self,
         before: &Snapshot,
         expected: &Snapshot,
@@ -110,7 +114,7 @@ impl Snapshot {
     }
 
     /// What differs between two undisturbed runs.
-    pub(super) fn volatile(&self, other: &Snapshot) -> BTreeSet<String> {
+    pub(in crate::sweep) fn volatile(&self, other: &Snapshot) -> BTreeSet<String> {
         let changes = self.changes(other, &BTreeSet::new());
         changes.into_iter().map(|change| change.path).collect()
     }

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
+use super::super::Report;
 use super::super::escape::{Html, HtmlLines};
 use super::super::legend::{Rounded, class, gist, number, remarks, tally};
 use super::super::matrix::{Matrix, Row};
-use super::super::report::Report;
-use super::super::trial::{Trial, Verdict};
 use super::head::chip;
+use crate::sweep::trial::{Trial, Verdict};
 
 /// How many findings are open from the outset, to show what there is.
 const OPEN: usize = 1;

@@ -36,7 +36,7 @@ const DEVICES: [&str; 8] = [
 /// # Errors
 ///
 /// [`Error::Unsupported`] without Landlock, or one that lets files be truncated anyway.
-pub(super) fn ruleset(writable: &[&Path]) -> Result<OwnedFd> {
+pub(in crate::sweep) fn ruleset(writable: &[&Path]) -> Result<OwnedFd> {
     let unsupported = Error::Unsupported {
         feature: "Landlock with LANDLOCK_ACCESS_FS_TRUNCATE",
         since: "6.2",

@@ -1,0 +1,454 @@
+//! The whole of it.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use tokio::task::JoinSet;
+
+use super::case::Case;
+use super::cases;
+use super::classify::classify;
+use super::journal::{Header, Journal};
+use super::learn::{self, Learned, RUNS};
+use super::progress::Progress;
+use super::report::{LeftOut, Report};
+use super::run::{Setting, blocking, plan};
+use super::trial::{Trial, Verdict, micros};
+use crate::error::{Error, Result};
+use crate::filter::Syscalls;
+use crate::process::Command;
+
+/// How many runs there are at most, unless told otherwise, and for how long.
+const LIMIT: usize = 10_000;
+const TIME: Duration = Duration::from_secs(3600);
+/// A run that takes this much longer than one without a fault hangs, but not before it took this long.
+const PATIENCE: u32 = 20;
+const LEAST: Duration = Duration::from_secs(2);
+/// How much longer the second run may take that is to confirm that the first hung.
+const LENIENCE: u32 = 3;
+/// The format of the journal.
+const VERSION: u32 = 1;
+
+/// Makes every call of a program fail with every error that it documents, one in each run, and classifies what comes of it.
+///
+/// See [the module](super) for how.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> asm_tracer::Result<()> {
+/// use asm_tracer::sweep::{Sweep, Verdict};
+/// use asm_tracer::{Command, Sysno};
+///
+/// let mut command = Command::new("cp");
+/// command.args(["/etc/passwd", "copy"]);
+/// let report = Sweep::new(command).calls([Sysno::fstat, Sysno::close]).limit(20).run().await?;
+/// assert_eq!(report.count(Verdict::Crash), 0, "{report}");
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing happens before it is run"]
+pub struct Sweep {
+    command: Command,
+    files: Option<PathBuf>,
+    stdin: Option<Vec<u8>>,
+    calls: Option<Vec<i64>>,
+    errors: Option<Vec<Errno>>,
+    only: Option<Vec<Case>>,
+    jobs: usize,
+    limit: usize,
+    time: Duration,
+    deadline: Option<Duration>,
+    journal: Option<PathBuf>,
+    scratch: Option<PathBuf>,
+    writable: Vec<PathBuf>,
+    confined: bool,
+    repeat_with: String,
+    watcher: Option<Watcher>,
+}
+
+type Watcher = Box<dyn FnMut(&Progress<'_>) + Send>;
+
+impl std::fmt::Debug for Sweep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sweep")
+            .field("command", &words(&self.command))
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is swept.
+impl Sweep {
+    /// Begins a sweep of a program.
+    ///
+    /// The command says what is run, with which arguments and variables, as which user. Its working directory, `HOME` and
+    /// `TMPDIR` are in the scratch directory of each run, and relative paths among its arguments lead there; that of the
+    /// program itself is looked up from here. Its streams are the sweep's.
+    pub fn new(command: Command) -> Self {
+        Self {
+            command,
+            files: None,
+            stdin: None,
+            calls: None,
+            errors: None,
+            only: None,
+            jobs: std::thread::available_parallelism().map_or(2, usize::from) * 2,
+            limit: LIMIT,
+            time: TIME,
+            deadline: None,
+            journal: None,
+            scratch: None,
+            writable: Vec::new(),
+            confined: true,
+            repeat_with: "sweep --only".into(),
+            watcher: None,
+        }
+    }
+
+    /// Begins each run with a copy of what is in this directory in its working directory, which is empty otherwise.
+    pub fn files(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.files = Some(directory.into());
+        self
+    }
+
+    /// What each run reads from its standard input, which is `/dev/null` otherwise.
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = Some(bytes.into());
+        self
+    }
+
+    /// Only these calls fail. All that have documented errors do otherwise.
+    pub fn calls(mut self, calls: impl Syscalls) -> Self {
+        self.calls = Some(calls.numbers());
+        self
+    }
+
+    /// Calls fail with these errors only, of those that are documented for them.
+    pub fn errors(mut self, errors: impl IntoIterator<Item = Errno>) -> Self {
+        self.errors = Some(errors.into_iter().collect());
+        self
+    }
+
+    /// Only these cases are run, to repeat what was found, for example. They need not be documented errors.
+    pub fn only(mut self, cases: impl IntoIterator<Item = Case>) -> Self {
+        self.only = Some(cases.into_iter().collect());
+        self
+    }
+}
+
+/// How it is run.
+impl Sweep {
+    /// How many runs there are at a time; twice the number of CPUs unless told otherwise.
+    pub fn jobs(mut self, jobs: usize) -> Self {
+        self.jobs = jobs.max(1);
+        self
+    }
+
+    /// How many cases are run at most; 10 000 unless told otherwise. If there are more, the first calls of each kind come first.
+    pub fn limit(mut self, cases: usize) -> Self {
+        self.limit = cases;
+        self
+    }
+
+    /// For how long cases are begun; an hour unless told otherwise.
+    pub fn time_limit(mut self, time: Duration) -> Self {
+        self.time = time;
+        self
+    }
+
+    /// How long a run may take before it is taken for a hang; 20 times what one without a fault takes, and two seconds at
+    /// least, unless told otherwise.
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.deadline = Some(limit);
+        self
+    }
+
+    /// Keeps what is done in this file, and resumes what is there of this very sweep.
+    ///
+    /// A sweep that was dropped or killed goes on where it was.
+    pub fn journal(mut self, path: impl Into<PathBuf>) -> Self {
+        self.journal = Some(path.into());
+        self
+    }
+
+    /// Makes the scratch directories in this one, which has to be there, and not in `TMPDIR`.
+    pub fn scratch(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.scratch = Some(directory.into());
+        self
+    }
+
+    /// Lets runs write to this file or below this directory as well.
+    pub fn writable(mut self, path: impl Into<PathBuf>) -> Self {
+        self.writable.push(path.into());
+        self
+    }
+
+    /// Lets runs write wherever the user may.
+    ///
+    /// # Security
+    ///
+    /// A program whose calls fail may do what nobody has thought of, such as removing files somewhere else.
+    pub fn unconfined(mut self) -> Self {
+        self.confined = false;
+        self
+    }
+
+    /// What stands before the case in command lines that repeat one; `sweep --only` unless told otherwise.
+    pub fn repeat_with(mut self, words: impl Into<String>) -> Self {
+        self.repeat_with = words.into();
+        self
+    }
+
+    /// Has this told of each case that is done, in place.
+    pub fn on_progress(mut self, watcher: impl FnMut(&Progress<'_>) + Send + 'static) -> Self {
+        self.watcher = Some(Box::new(watcher));
+        self
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NotSweepable`] if the program does not do the same in each run without a fault, or makes too many calls;
+    /// - [`Error::InvalidJournal`] if the journal is that of another sweep, or can't be read or written;
+    /// - [`Error::InvalidCommand`] if the command has streams, a working directory or a filter of its own;
+    /// - [`Error::Unsupported`] if runs can't be confined on this kernel;
+    /// - those of [`FaultPlan::spawn`](crate::inject::FaultPlan::spawn), for a program that can't be started.
+    ///
+    /// # Panics
+    ///
+    /// If the Tokio runtime has no I/O driver (`enable_io`) or no clock (`enable_time`).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future kills what runs, and removes the scratch directories. What is in the [journal](Self::journal)
+    /// stays there.
+    pub async fn run(mut self) -> Result<Report> {
+        let started = Instant::now();
+        let header = self.header();
+        let mut journal = None;
+        let mut known = Vec::new();
+        if let Some(path) = &self.journal {
+            let (opened, trials) = Journal::open(path, &header)?;
+            journal = Some(opened);
+            known = trials;
+        }
+        let setting = Arc::new(self.setting()?);
+        self.tell(&Progress {
+            total: 0,
+            done: 0,
+            findings: 0,
+            last: None,
+        });
+        let learned = Arc::new(learn::learn(&setting).await?);
+        let (cases, all) = self.cases(&learned);
+        let engine = Engine {
+            deadline: self
+                .deadline
+                .unwrap_or_else(|| (learned.baseline.duration * PATIENCE).max(LEAST)),
+            journal: journal.map(Mutex::new),
+            setting,
+            learned: Arc::clone(&learned),
+        };
+        let done = self.sweep(Arc::new(engine), &cases, known, started).await?;
+        Ok(Report {
+            command: header.command,
+            baseline: learned.baseline.clone(),
+            left_out: LeftOut {
+                by_limit: all - cases.len() as u64,
+                by_time: (cases.len() - done.trials.len()) as u64,
+            },
+            trials: done.trials,
+            elapsed: micros(started.elapsed()),
+            resumed: done.resumed,
+            repeat_with: self.repeat_with,
+        })
+    }
+}
+
+struct Done {
+    trials: Vec<Trial>,
+    resumed: usize,
+}
+
+impl Sweep {
+    fn header(&self) -> Header {
+        Header {
+            version: VERSION,
+            command: words(&self.command),
+            files: self.files.clone(),
+            stdin: self.stdin.clone(),
+            confined: self.confined,
+        }
+    }
+
+    fn setting(&self) -> Result<Setting> {
+        let failed = |operation| move |source| Error::Io { operation, source };
+        let mut command = self.command.clone();
+        if command.redirected() != [false; 3] || command.has_directory() {
+            return Err(Error::InvalidCommand(
+                "the streams and the working directory of a sweep are its own",
+            ));
+        }
+        command
+            .anchor_program()
+            .map_err(failed("looking up the program"))?;
+        // So that whatever it starts can be told from others.
+        command.process_group(0);
+        let parent = match &self.scratch {
+            Some(directory) => scratch_directory(directory),
+            None => scratch_directory(&std::env::temp_dir()),
+        };
+        Ok(Setting {
+            command,
+            parent: parent.map_err(failed("making a scratch directory"))?,
+            files: self.files.clone(),
+            stdin: self.stdin.clone(),
+            writable: self.confined.then(|| self.writable.clone()),
+            calls: self.calls.clone(),
+        })
+    }
+
+    /// Those that are wanted, and how many there are in all.
+    fn cases(&self, learned: &Learned) -> (Vec<Case>, u64) {
+        if let Some(only) = &self.only {
+            let wanted = only.iter().take(self.limit).cloned();
+            return (wanted.collect(), only.len() as u64);
+        }
+        let errors = self.errors.as_deref();
+        let wanted = cases::of(&learned.calls, errors).take(self.limit);
+        (wanted.collect(), cases::count(&learned.calls, errors))
+    }
+
+    /// Runs what is not known yet, in order, and gives all in order.
+    async fn sweep(
+        &mut self,
+        engine: Arc<Engine>,
+        cases: &[Case],
+        known: Vec<Trial>,
+        started: Instant,
+    ) -> Result<Done> {
+        let known: HashMap<String, Trial> = known
+            .into_iter()
+            .map(|trial| (trial.case.to_string(), trial))
+            .collect();
+        let mut slots: Vec<Option<Trial>> = cases
+            .iter()
+            .map(|case| known.get(&case.to_string()).cloned())
+            .collect();
+        let resumed = slots.iter().flatten().count();
+        let mut findings = slots
+            .iter()
+            .flatten()
+            .filter(|trial| trial.verdict.is_finding())
+            .count();
+        let open: Vec<_> = (0..cases.len())
+            .filter(|index| slots.get(*index).is_none_or(Option::is_none))
+            .collect();
+        let mut open = open.into_iter();
+        let mut done = resumed;
+        let mut running = JoinSet::new();
+        loop {
+            while running.len() < self.jobs && started.elapsed() < self.time {
+                let Some((index, case)) = open
+                    .next()
+                    .and_then(|index| Some((index, cases.get(index)?.clone())))
+                else {
+                    break;
+                };
+                let engine = Arc::clone(&engine);
+                running.spawn(async move { (index, engine.run(index as u64, case).await) });
+            }
+            let Some(joined) = running.join_next().await else {
+                break;
+            };
+            let Ok((index, trial)) = joined else {
+                return Err(Error::NotSweepable("a run has panicked".into()));
+            };
+            let trial = trial?;
+            done += 1;
+            findings += usize::from(trial.verdict.is_finding());
+            self.tell(&Progress {
+                total: cases.len(),
+                done,
+                findings,
+                last: Some(&trial),
+            });
+            if let Some(slot) = slots.get_mut(index) {
+                *slot = Some(trial);
+            }
+        }
+        Ok(Done {
+            trials: slots.into_iter().flatten().collect(),
+            resumed,
+        })
+    }
+
+    fn tell(&mut self, progress: &Progress<'_>) {
+        if let Some(watcher) = &mut self.watcher {
+            watcher(progress);
+        }
+    }
+}
+
+/// What it takes to run a case.
+struct Engine {
+    setting: Arc<Setting>,
+    learned: Arc<Learned>,
+    deadline: Duration,
+    journal: Option<Mutex<Journal>>,
+}
+
+impl Engine {
+    /// Runs a case; twice if the first run has a finding, or has not come to the call.
+    async fn run(self: Arc<Self>, index: u64, case: Case) -> Result<Trial> {
+        let number = RUNS + 2 * index;
+        let mut trial = self.run_once(number, &case, self.deadline).await?;
+        if trial.verdict.is_finding() || trial.verdict == Verdict::NotReached {
+            let hung = trial.verdict == Verdict::Hang;
+            let deadline = self.deadline * if hung { LENIENCE } else { 1 };
+            let again = self.run_once(number + 1, &case, deadline).await?;
+            let steady = again.verdict == trial.verdict;
+            // It was just slow, or has not come to the call just once.
+            if hung || trial.verdict == Verdict::NotReached {
+                trial = again;
+            }
+            trial.steady = steady;
+        }
+        let Some(_) = &self.journal else {
+            return Ok(trial);
+        };
+        blocking(move || {
+            if let Some(journal) = &self.journal {
+                journal
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .append(&trial)?;
+            }
+            Ok(trial)
+        })
+        .await
+    }
+
+    async fn run_once(&self, number: u64, case: &Case, deadline: Duration) -> Result<Trial> {
+        let ran = self.setting.run(number, plan([case.fault()], deadline)).await?;
+        let (case, learned) = (case.clone(), Arc::clone(&self.learned));
+        blocking(move || Ok(classify(&case, &ran, &learned))).await
+    }
+}
+
+fn scratch_directory(parent: &Path) -> std::io::Result<tempfile::TempDir> {
+    // As the program may see it, without links.
+    let parent = std::fs::canonicalize(parent)?;
+    tempfile::Builder::new().prefix("sweep-").tempdir_in(parent)
+}
+
+fn words(command: &Command) -> Vec<String> {
+    let program = std::iter::once(command.get_program());
+    let words = program.chain(command.get_args());
+    words.map(|word| word.to_string_lossy().into_owned()).collect()
+}

@@ -1,0 +1,137 @@
+//! What runs can touch.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use asm_tracer::sweep::{Sweep, Verdict};
+use asm_tracer::{Errno, Sysno};
+
+use crate::support::{proc_status, until};
+use crate::{run, shell};
+
+/// What tries to get at each of these, and says how often it has.
+const ATTACK: &str = r#"
+got=0
+for way in 'echo x >$1/file' 'echo x >$1/new' 'rm -f $1/file' 'mv $1/file $1/gone' 'mkdir $1/dir' 'ln -s x $1/link' \
+    'ln $1/file stolen && echo x >stolen' 'chmod 777 $1/file' 'touch $1/file' 'truncate -s 0 $1/file' 'mv $1/file here' 'cp x $1/copy'
+do
+    echo x >x
+    (eval "$way") 2>/dev/null && got=$((got + 1)) && echo "$way"
+done
+exit $got
+"#;
+
+fn attack(on: &Path) -> asm_tracer::Command {
+    let mut command = shell(ATTACK);
+    command.args(["sh".as_ref(), on.as_os_str()]);
+    command
+}
+
+fn victim() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("file"), "untouched").unwrap();
+    std::fs::set_permissions(directory.path().join("file"), PermissionsExt::from_mode(0o640)).unwrap();
+    directory
+}
+
+#[tokio::test]
+async fn nothing_outside_is_touched() {
+    let victim = victim();
+    let file = victim.path().join("file");
+    let before = std::fs::metadata(&file).unwrap();
+    let report = run(Sweep::new(attack(victim.path())).calls(Sysno::chdir)).await;
+    assert_eq!(
+        report.baseline.ending,
+        asm_tracer::sweep::Ending::Exited(0),
+        "{report}"
+    );
+    assert_eq!(std::fs::read_dir(victim.path()).unwrap().count(), 1);
+    assert_eq!(std::fs::read(&file).unwrap(), b"untouched");
+    let after = std::fs::metadata(&file).unwrap();
+    assert_eq!(after.permissions(), before.permissions());
+    assert_eq!(after.modified().unwrap(), before.modified().unwrap());
+}
+
+#[tokio::test]
+async fn what_is_asked_for_is_touched() {
+    for unconfined in [false, true] {
+        let victim = victim();
+        let script = "echo x >$1/file; chmod 600 $1/file";
+        let mut command = shell(script);
+        command.args(["sh".as_ref(), victim.path().as_os_str()]);
+        let sweep = Sweep::new(command).calls(Sysno::chdir);
+        run(if unconfined {
+            sweep.unconfined()
+        } else {
+            sweep.writable(victim.path())
+        })
+        .await;
+        let file = victim.path().join("file");
+        assert_eq!(std::fs::read(&file).unwrap(), b"x\n");
+        assert_eq!(
+            std::fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+    }
+}
+
+#[tokio::test]
+async fn nobody_outside_gets_a_signal() {
+    let mut sleeper = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let report =
+        run(Sweep::new(shell(&format!("kill -9 {} || exit 7", sleeper.id()))).calls(Sysno::chdir)).await;
+    assert_eq!(
+        report.baseline.ending,
+        asm_tracer::sweep::Ending::Exited(7),
+        "{report}"
+    );
+    assert!(sleeper.try_wait().unwrap().is_none());
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+}
+
+#[tokio::test]
+async fn directories_are_removed_and_what_was_started_is_killed() {
+    let scratch = tempfile::tempdir().unwrap();
+    let pids = tempfile::tempdir().unwrap();
+    // A process in a session of its own, which holds the output open.
+    let script = format!(
+        "mkfifo fifo; setsid bash -c 'echo $$ >{}/$$; echo >fifo; exec sleep 1000' & read line <fifo",
+        pids.path().display()
+    );
+    let sweep = Sweep::new(shell(&script))
+        .scratch(scratch.path())
+        .writable(pids.path());
+    let report = run(sweep.calls(Sysno::openat).errors([Errno::ENOENT]).limit(8)).await;
+    assert_eq!(report.count(Verdict::Hang), 0, "{report}");
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
+    let pids = std::fs::read_dir(pids.path()).unwrap();
+    let pids: Vec<u32> = pids
+        .map(|pid| pid.unwrap().file_name().into_string().unwrap().parse().unwrap())
+        .collect();
+    assert!(pids.len() >= 5, "{report}");
+    for pid in pids {
+        until("it is gone", || {
+            proc_status(pid, "State").is_none_or(|state| state.starts_with('Z'))
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_sweep_that_is_dropped_leaves_nothing() {
+    let scratch = tempfile::tempdir().unwrap();
+    let sweep = Sweep::new(shell("cd /; sleep 0")).scratch(scratch.path());
+    let (send, mut receive) = tokio::sync::mpsc::unbounded_channel();
+    let sweep = sweep.on_progress(move |progress| _ = send.send(progress.done));
+    let mut running = Box::pin(sweep.run());
+    tokio::select! {
+        report = &mut running => panic!("{report:?}"),
+        () = async { while receive.recv().await.unwrap() < 3 {} } => {}
+    }
+    drop(running);
+    until("the directories are gone", || {
+        std::fs::read_dir(scratch.path()).unwrap().count() == 0
+    })
+    .await;
+}
