@@ -8,17 +8,36 @@ use asm_tracer::{Command, Errno, Sysno};
 use crate::support::target;
 use crate::{run, shell, trial};
 
+/// Two processes at once, of which it only matters what the second ends with.
+const PROCESSES: &str = r#"
+int main(void) {
+    pid_t children[2];
+    for (int i = 0; i < 2; i++) {
+        children[i] = fork();
+        check(children[i] >= 0, "fork");
+        if (children[i] == 0) _exit(trap(0, 0, 0, 0) < 0);
+    }
+    for (int i = 0, status; i < 2; i++) {
+        check(waitpid(children[i], &status, 0) == children[i], "waitpid");
+        if (i == 1 && status) { fprintf(stderr, "the second has failed\n"); return 5; }
+    }
+    return 0;
+}
+"#;
+
 #[tokio::test]
 async fn each_process_is_swept_and_the_others_are_left_alone() {
-    // Two at a time, in whatever order they come.
-    let script = "(cd /tmp || exit 1) & (cd /usr || exit 2) & wait $! || exit 5; exit 0";
-    let report = run(Sweep::new(shell(script)).calls(Sysno::chdir)).await;
-    for errno in ["EACCES", "ENOTDIR"] {
-        let (one, two) = (format!("0.1:chdir#1={errno}"), format!("0.2:chdir#1={errno}"));
-        // Nobody asks what the first has ended with.
-        assert_eq!(trial(&report, &one).verdict, Verdict::Same, "{report}");
-        assert_eq!(trial(&report, &two).verdict, Verdict::CleanFailure, "{report}");
-    }
+    let command = Command::new(target::program("sweep_processes", PROCESSES));
+    let cases = ["0.1:getppid#1=EPERM", "0.2:getppid#1=EPERM"];
+    let sweep = Sweep::new(command).only(cases.map(|case| case.parse().unwrap()));
+    let report = run(sweep).await;
+    assert_eq!(report.baseline.threads, 3, "{report}");
+    assert_eq!(trial(&report, cases[0]).verdict, Verdict::Same, "{report}");
+    assert_eq!(
+        trial(&report, cases[1]).verdict,
+        Verdict::CleanFailure,
+        "{report}"
+    );
 }
 
 /// Four threads at once, each of which makes calls of its own.
