@@ -16,15 +16,15 @@ use nix::sys::stat::{
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Whence, ftruncate, lseek, mkfifoat, symlinkat};
 
-use super::directory::{DEEPEST, MOST, directory, names, set_permissions};
+use super::directory::{DEEPEST, directory, names, set_permissions};
 use crate::error::{Error, Result};
 
 /// Copies what is in a directory, but for `except`: directories, regular files, links and FIFOs, with their permissions
 /// and the times of their last change. Owners and extended attributes are not kept, and hard links become files of their own.
-pub(super) fn copy(from: &Path, to: OwnedFd, except: &FileStat) -> Result<()> {
+pub(super) fn copy(from: &Path, to: OwnedFd, except: &FileStat, most: usize) -> Result<()> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let source = open(from, flags, Mode::empty()).map_err(|errno| failed(from, errno))?;
-    let mut left = MOST;
+    let mut left = most;
     let first = Frame::open(source, to, from.to_owned(), &mut left)?;
     let mut frames = vec![first];
     while let Some(frame) = frames.last_mut() {
@@ -64,8 +64,8 @@ impl Frame {
     fn open(from: OwnedFd, to: OwnedFd, path: PathBuf, left: &mut usize) -> Result<Self> {
         let (from, names) = names(from, *left + 1).map_err(|errno| failed(&path, errno))?;
         let Some(rest) = left.checked_sub(names.len()) else {
-            let why = format!("more than {MOST} files would be copied");
-            return Err(Error::NotSweepable(why));
+            let why = "there are more files to be copied than a run may have";
+            return Err(Error::NotSweepable(why.into()));
         };
         *left = rest;
         Ok(Self {

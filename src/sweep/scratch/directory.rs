@@ -12,7 +12,7 @@ use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 pub(super) const DEEPEST: usize = 64;
 
 /// So many files are kept track of.
-pub(super) const MOST: usize = 100_000;
+pub(super) const MOST_FILES: usize = 100_000;
 
 /// Opens a directory to read what is in it.
 pub(super) fn directory(at: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {

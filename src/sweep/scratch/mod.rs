@@ -5,6 +5,7 @@ mod contents;
 mod copy;
 mod directory;
 mod remove;
+mod similar;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -23,9 +24,9 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 pub(in crate::sweep) use self::confine::ruleset;
 use self::contents::find;
 use self::copy::copy;
-use self::directory::directory;
+use self::directory::{MOST_FILES, directory};
 pub(in crate::sweep) use self::snapshot::Snapshot;
-use self::walk::{PLACES, walk};
+use self::walk::{Bounds, PLACES, walk};
 use crate::error::{Error, Result};
 
 /// The directory of one run, with one to work in, a home and one for temporary files. Dropping it removes it, which blocks.
@@ -84,7 +85,7 @@ impl Scratch {
         }
         if let Some(files) = files {
             let work = directory(&self.directory, c"work").map_err(failed)?;
-            copy(files, work, &fstat(&self.parent).map_err(failed)?)?;
+            copy(files, work, &fstat(&self.parent).map_err(failed)?, MOST_FILES)?;
         }
         Ok(())
     }
@@ -127,7 +128,7 @@ impl Scratch {
     /// [`Error::NotSweepable`] if there are too many; [`Error::Io`] if this process is out of descriptors or memory, or has
     /// no `/proc`.
     pub(super) fn snapshot(&self) -> Result<Snapshot> {
-        Ok(Snapshot::new(walk(&self.directory, &self.root)?))
+        Ok(Snapshot::new(walk(&self.directory, &self.root, &Bounds::USUAL)?))
     }
 }
 

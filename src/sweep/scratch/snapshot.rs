@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nix::sys::stat::FileStat;
 
+use super::similar::take_out;
 use crate::sweep::trial::{Change, FileChange};
 
 /// The files of a run.
@@ -72,17 +73,21 @@ impl Snapshot {
     }
 
     /// How it differs from what was expected, but for what is different each time.
+    ///
+    /// A file whose name is drawn anew each time is no change as long as there are as many as expected.
     pub(in crate::sweep) fn changes(
         &self,
         expected: &Snapshot,
         volatile: &BTreeSet<String>,
     ) -> Vec<FileChange> {
+        let new = self.new_names(expected, volatile, |path| !expected.entries.contains_key(path));
         let paths: BTreeSet<_> = self.entries.keys().chain(expected.entries.keys()).collect();
         let mut changes = Vec::new();
         for path in paths.into_iter().filter(|path| !volatile.contains(*path)) {
             let found = match (self.entries.get(path), expected.entries.get(path)) {
                 (Some(now), Some(then)) => now.changes(then).collect(),
-                (Some(_), None) => vec![Change::Extra],
+                (Some(_), None) if new.contains(path) => vec![Change::Extra],
+                (Some(_), None) => Vec::new(),
                 (None, _) => vec![Change::Missing],
             };
             changes.extend(found.into_iter().map(|change| FileChange {
@@ -100,17 +105,32 @@ impl Snapshot {
         expected: &Snapshot,
         volatile: &BTreeSet<String>,
     ) -> Vec<FileChange> {
-        let is_known = |path: &String| {
-            before.entries.contains_key(path)
-                || expected.entries.contains_key(path)
-                || volatile.contains(path)
-        };
-        let extra = self.entries.keys().filter(|path| !is_known(path));
-        let changed = extra.map(|path| FileChange {
+        let is_new =
+            |path: &String| !before.entries.contains_key(path) && !expected.entries.contains_key(path);
+        let extra = self.new_names(expected, volatile, is_new);
+        let changes = extra.into_iter().map(|path| FileChange {
             path: path.clone(),
             change: Change::Extra,
         });
-        changed.collect()
+        changes.collect()
+    }
+
+    /// The names that are new, but for those in the place of ones that an undisturbed run has drawn.
+    fn new_names(
+        &self,
+        expected: &Snapshot,
+        volatile: &BTreeSet<String>,
+        is_new: impl Fn(&String) -> bool,
+    ) -> BTreeSet<&String> {
+        let names = self.entries.keys();
+        let mut new = names
+            .filter(|path| is_new(path) && !volatile.contains(*path))
+            .collect();
+        let drawn = volatile
+            .iter()
+            .filter(|path| expected.entries.contains_key(*path) && !self.entries.contains_key(*path));
+        take_out(&mut new, drawn);
+        new
     }
 
     /// What differs between two undisturbed runs.

@@ -14,7 +14,7 @@ use nix::sys::stat::{SFlag, mknod};
 use nix::unistd::mkfifo;
 use tempfile::{TempDir, tempdir};
 
-use super::directory::{DEEPEST, MOST};
+use super::directory::DEEPEST;
 use super::*;
 use crate::sweep::trial::{Change, FileChange};
 
@@ -49,6 +49,14 @@ fn run(scratch: &Scratch, script: &str) {
     shell.args(["-ec", script]).current_dir(scratch.work());
     shell.env("HOME", scratch.home()).env("TMPDIR", scratch.tmp());
     assert!(shell.status().unwrap().success(), "{script}");
+}
+
+fn assert_exceeds(scratch: &Scratch, bounds: &Bounds, bound: &str) {
+    let error = walk(&scratch.directory, scratch.root(), bounds).unwrap_err();
+    assert!(
+        matches!(&error, Error::NotSweepable(why) if why.contains(bound)),
+        "{error:?}"
+    );
 }
 
 fn changes(now: &Snapshot, then: &Snapshot) -> Vec<(String, Change)> {
@@ -244,7 +252,7 @@ fn a_temporary_file_that_is_left_is_extra() {
     let expected = scratch.snapshot().unwrap();
     run(
         &scratch,
-        "rm output; echo x >input; mktemp -d \"$TMPDIR/leak-XXX\"; echo >\"$TMPDIR/noise\"",
+        "rm output; echo x >input; mktemp -d \"$TMPDIR/leak-XXX\" >/dev/null; echo >\"$TMPDIR/noise\"",
     );
     let extra = scratch
         .snapshot()
@@ -252,6 +260,42 @@ fn a_temporary_file_that_is_left_is_extra() {
         .extra(&before, &expected, &["$TMPDIR/noise".to_owned()].into());
     assert_eq!(extra.len(), 1, "{extra:?}");
     assert!(extra[0].path.starts_with("$TMPDIR/leak-") && extra[0].change == Change::Extra);
+}
+
+#[test]
+fn names_that_are_drawn_account_for_as_many() {
+    let parent = tempdir().unwrap();
+    let after = |number, script: &str| {
+        let scratch = Scratch::make(parent.path(), number, None).unwrap();
+        run(
+            &scratch,
+            &format!("draw() {{ mktemp -p \"$TMPDIR\" kept.XXXXXX >/dev/null; }}; {script}"),
+        );
+        scratch.snapshot().unwrap()
+    };
+    let before = after(1, "");
+    let [expected, again, same] =
+        [2, 3, 4].map(|number| after(number, "draw; mktemp -d cache-XXXXXX >/dev/null"));
+    let volatile = expected.volatile(&again);
+    assert_eq!(volatile.len(), 4, "{volatile:?}");
+    assert_eq!(same.changes(&expected, &volatile), []);
+    assert_eq!(same.extra(&before, &expected, &volatile), []);
+    let leak = after(5, "draw; draw");
+    for extra in [
+        leak.changes(&expected, &volatile),
+        leak.extra(&before, &expected, &volatile),
+    ] {
+        assert!(
+            matches!(
+                &extra[..],
+                [FileChange {
+                    change: Change::Extra,
+                    ..
+                }]
+            ),
+            "{extra:?}"
+        );
+    }
 }
 
 #[test]
@@ -328,12 +372,11 @@ fn a_file_without_end_takes_no_time() {
     file.set_len((1 << longest) - 1).unwrap();
     let now = scratch.snapshot().unwrap();
     assert_eq!(changes(&now, &before), [("sparse".to_owned(), Change::Contents)]);
-    for number in 0..80 {
-        let file = File::create(scratch.work().join(format!("{number}"))).unwrap();
-        file.set_len(1 << 40).unwrap();
-    }
-    let error = scratch.snapshot().unwrap_err();
-    assert!(matches!(error, Error::NotSweepable(_)), "{error:?}");
+    let bounds = Bounds {
+        data: 1 << 20,
+        ..Bounds::USUAL
+    };
+    assert_exceeds(&scratch, &bounds, "1048576 bytes in files");
 }
 
 #[test]
@@ -344,7 +387,7 @@ fn a_deep_tree_is_bounded_and_removed() {
     fs::create_dir_all(scratch.root().join("deep-0/full")).unwrap();
     fs::write(scratch.root().join("deep-1"), "").unwrap();
     let mut at = directory(scratch.directory.as_fd(), c"work").unwrap();
-    for _ in 0..5000 {
+    for _ in 0..1500 {
         mkdirat(&at, "deeper", Mode::S_IRWXU).unwrap();
         at = directory(&at, c"deeper").unwrap();
     }
@@ -368,14 +411,32 @@ fn a_wide_tree_is_bounded_and_removed() {
     let parent = tempdir().unwrap();
     let scratch = Scratch::make(parent.path(), 1, None).unwrap();
     let at = File::open(scratch.tmp()).unwrap();
-    for number in 0..=MOST {
+    for number in 0..3000 {
         let (flags, name) = (OFlag::O_CREAT | OFlag::O_EXCL, format!("{number}"));
         openat(&at, name.as_str(), flags, Mode::S_IRUSR).unwrap();
     }
-    let error = scratch.snapshot().unwrap_err();
-    assert!(matches!(error, Error::NotSweepable(_)), "{error:?}");
-    let error = Scratch::make(parent.path(), 2, Some(scratch.tmp())).unwrap_err();
-    assert!(matches!(error, Error::NotSweepable(_)), "{error:?}");
+    let files = 3000 + PLACES.len();
+    let just = Bounds {
+        files,
+        ..Bounds::USUAL
+    };
+    assert_eq!(
+        walk(&scratch.directory, scratch.root(), &just).unwrap().len(),
+        files
+    );
+    let fewer = Bounds {
+        files: files - 1,
+        ..just
+    };
+    assert_exceeds(&scratch, &fewer, "3002 files");
+    assert_exceeds(&scratch, &Bounds { names: 9999, ..just }, "9999 bytes of names");
+    let copied = |most| {
+        let other = Scratch::make(parent.path(), 2, None).unwrap();
+        let to = directory(&other.directory, c"work").unwrap();
+        copy(scratch.tmp(), to, &fstat(&other.parent).unwrap(), most)
+    };
+    copied(3000).unwrap();
+    assert!(matches!(copied(2999), Err(Error::NotSweepable(_))));
     drop(scratch);
     assert_removed(&parent);
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
+use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -14,26 +15,39 @@ use nix::sys::stat::{FileStat, SFlag, fstat};
 
 use super::contents::Contents;
 use super::copy::kind;
-use super::directory::{DEEPEST, MOST, directory, handle, names, reopen};
+use super::directory::{DEEPEST, MOST_FILES, directory, handle, names, reopen};
 use super::snapshot::{Data, Entry};
 use crate::error::{Error, Result};
 
-/// So many bytes of files are looked at.
-const MOST_DATA: u64 = 1 << 30;
+/// How much is looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) files: usize,
+    /// The bytes in files, of each of which only the first count.
+    pub(super) data: u64,
+    /// The bytes of names.
+    pub(super) names: usize,
+}
 
-/// So many bytes of names are kept.
-const MOST_NAMES: usize = 64 << 20;
+impl Bounds {
+    pub(super) const USUAL: Self = Self {
+        files: MOST_FILES,
+        data: 1 << 30,
+        names: 64 << 20,
+    };
+}
 
 /// Where a program finds itself, its home and its temporary files, and what they are called here.
 pub(super) const PLACES: [(&CStr, &str); 3] = [(c"work", "."), (c"home", "$HOME"), (c"tmp", "$TMPDIR")];
 
 /// Finds out what is in the directory of a run, whose path it is.
-pub(super) fn walk(root: &OwnedFd, path: &Path) -> Result<BTreeMap<String, Entry>> {
+pub(super) fn walk(root: &OwnedFd, path: &Path, bounds: &Bounds) -> Result<BTreeMap<String, Entry>> {
     let mut walk = Walk {
         contents: Contents::new(path.as_os_str().as_bytes()),
         found: BTreeMap::new(),
-        left: MOST,
         names: 0,
+        files: 0,
+        bounds,
     };
     let Some(root) = walk.usable(directory(root, c"."))? else {
         walk.take_down("..".into(), Entry::UNREACHABLE)?;
@@ -118,22 +132,24 @@ struct Frame {
 struct Walk<'a> {
     contents: Contents<'a>,
     found: BTreeMap<String, Entry>,
-    /// How many more files there may be.
-    left: usize,
     /// How many bytes of names are kept.
     names: usize,
+    files: usize,
+    bounds: &'a Bounds,
 }
 
 impl Walk<'_> {
     /// Reads a directory, if it can still be read; what changes in it meanwhile is there or not.
     fn open(&mut self, directory: OwnedFd, place: Place) -> Result<Option<Frame>> {
-        let Some((directory, names)) = self.usable(names(directory, self.left + 1))? else {
+        let Some((directory, names)) = self.usable(names(directory, self.bounds.files - self.files + 1))?
+        else {
             return Ok(None);
         };
-        let Some(left) = self.left.checked_sub(names.len()) else {
-            return Err(Error::NotSweepable(format!("it leaves more than {MOST} files")));
-        };
-        self.left = left;
+        self.files += names.len();
+        self.check(
+            self.files <= self.bounds.files,
+            format_args!("{} files", self.bounds.files),
+        )?;
         Ok(Some(Frame {
             directory,
             names,
@@ -192,16 +208,22 @@ impl Walk<'_> {
     }
 
     fn take_down(&mut self, key: String, entry: Entry) -> Result<()> {
+        let Bounds { data, names, .. } = *self.bounds;
         self.names += key.len();
-        let limit = match (self.names, self.contents.read) {
-            (MOST_NAMES.., _) => format!("{} MiB of names of files", MOST_NAMES >> 20),
-            (_, MOST_DATA..) => format!("{} MiB in files", MOST_DATA >> 20),
-            _ => {
-                self.found.insert(key, entry);
-                return Ok(());
-            }
-        };
-        Err(Error::NotSweepable(format!("it leaves more than {limit}")))
+        self.check(
+            self.names <= names,
+            format_args!("{names} bytes of names of files"),
+        )?;
+        self.check(self.contents.read <= data, format_args!("{data} bytes in files"))?;
+        self.found.insert(key, entry);
+        Ok(())
+    }
+
+    fn check(&self, is_within: bool, bound: fmt::Arguments<'_>) -> Result<()> {
+        match is_within {
+            true => Ok(()),
+            false => Err(Error::NotSweepable(format!("it leaves more than {bound}"))),
+        }
     }
 
     /// Tells what this process is short of from what the run has made of its files.
