@@ -93,7 +93,7 @@ mod tests {
 
     use super::*;
     use crate::blocking::Tracer;
-    use crate::{Command, Stdio};
+    use crate::{Action, Command, Filter, Stdio, Sysno};
 
     /// Runs a shell script under a ruleset, and gives its status.
     fn sh(script: &str, args: &[&Path], writable: &[&Path]) -> i32 {
@@ -196,5 +196,22 @@ mod tests {
             drop(ruleset(&[directory.path()]).unwrap());
         }
         println!("{:?} for a ruleset", start.elapsed() / 1000);
+    }
+
+    /// A kernel without Landlock, or with one that was switched off, played by a filter.
+    #[test]
+    fn without_landlock_there_is_no_ruleset() {
+        for refusal in [Errno::ENOSYS, Errno::EOPNOTSUPP] {
+            let refused = std::thread::spawn(move || {
+                let refusing = Filter::new().rule(Sysno::landlock_create_ruleset, [], Action::Errno(refusal));
+                refusing.install().unwrap();
+                ruleset(&[])
+            });
+            let error = refused.join().unwrap().unwrap_err();
+            assert!(
+                matches!(error, Error::Unsupported { since: "6.2", .. }),
+                "{error:?}"
+            );
+        }
     }
 }

@@ -154,3 +154,27 @@ fn round(root: BorrowedFd<'_>) -> Result<(), Errno> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use super::*;
+
+    /// As a run can have them between one call and the next.
+    #[test]
+    fn a_link_in_the_place_of_a_directory_is_not_emptied() {
+        let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(outside.path().join("kept"), "").unwrap();
+        symlink(outside.path(), root.path().join("link")).unwrap();
+        let mode = || fs::metadata(outside.path()).unwrap().mode();
+        let before = mode();
+        let at = Dir::from_fd(File::open(root.path()).unwrap().into()).unwrap();
+        assert_eq!(Frame::open(&at, c"link").map(drop), Err(Errno::ENOTDIR));
+        assert!(set_permissions(&at, c"link", Mode::empty()).is_err());
+        assert_eq!(remove(&at, c"link", true), Ok(()));
+        assert_eq!(mode(), before);
+        assert!(outside.path().join("kept").exists());
+    }
+}
