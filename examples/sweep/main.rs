@@ -10,16 +10,20 @@
 mod common;
 
 mod bar;
+mod names;
 mod options;
+mod saved;
+mod stop;
+mod words;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use asm_tracer::sweep::Report;
 
 use bar::Bar;
-use common::{Failure, finish, print};
+use common::{Failure, finish, print, say};
 use options::{HELP, Options, Request};
+use stop::Stop;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -33,30 +37,35 @@ async fn main() -> ExitCode {
 
 async fn sweep(options: Options) -> Result<u8, Failure> {
     let program = options.program.clone();
+    let stop = Stop::catch().map_err(|error| Failure::new(format!("handling signals: {error}")));
+    let mut stop = stop?;
     let bar = Bar::new();
     let sweep = options.sweep.on_progress(bar.watcher());
-    let report = tokio::select! {
-        report = sweep.run() => report,
+    let ended = tokio::select! {
+        report = sweep.run() => Ok(report),
         // What was running is killed, and its directories are removed, as the future is dropped.
-        _ = tokio::signal::ctrl_c() => return Err(Failure::new("interrupted")),
+        signal = stop.signal() => Err(signal),
     };
     bar.clear();
-    let report = report.map_err(|error| Failure::not_started(&program, &error))?;
-    for (path, text) in [
-        (&options.json, Report::to_json(&report)),
-        (&options.html, Ok(report.to_html())),
-    ] {
-        if let Some(path) = path {
-            save(path, &text.map_err(|error| Failure::new(error.to_string()))?)?;
+    let report = match ended {
+        Ok(report) => report.map_err(|error| Failure::not_started(&program, &error))?,
+        Err(signal) => {
+            say("sweep: interrupted");
+            return Ok(128 + signal);
         }
+    };
+    // Before the files, of which one may turn out to be on a full disk.
+    let printed = match options.quiet {
+        true => Ok(0),
+        false => print(&format!("{report}\n")),
+    };
+    if let Some(file) = options.json {
+        let text = Report::to_json(&report).map_err(|error| Failure::new(error.to_string()))?;
+        file.write(&(text + "\n"))?;
     }
-    if !options.quiet {
-        print(&format!("{report}\n"))?;
+    if let Some(file) = options.html {
+        file.write(&report.to_html())?;
     }
+    printed?;
     Ok(u8::from(!report.findings().is_empty()))
-}
-
-fn save(path: &Path, text: &str) -> Result<(), Failure> {
-    let saved = std::fs::write(path, text);
-    saved.map_err(|error| Failure::new(format!("{}: {error}", path.display())))
 }

@@ -2,11 +2,16 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
+use asm_tracer::Command;
 use asm_tracer::sweep::{Case, Sweep};
-use asm_tracer::{Command, Errno, Sysno};
 use lexopt::prelude::*;
+
+use crate::names;
+use crate::saved::Saved;
+use crate::words::quoted;
 
 pub(crate) const HELP: &str = "\
 Makes every system call of a program fail with every error that its manual page
@@ -47,7 +52,8 @@ one has made. A finding comes with the command line that repeats it.
 
 The exit status is 0 if nothing was found, 1 if something was, 2 if the command
 line makes no sense, 125 if sweep itself fails, 126 if the program can't be
-executed, and 127 if there is no such program.
+executed, and 127 if there is no such program. A signal that ends it early gives
+128 and its number; nothing is left behind then.
 ";
 
 pub(crate) enum Request {
@@ -57,8 +63,8 @@ pub(crate) enum Request {
 
 pub(crate) struct Options {
     pub(crate) sweep: Sweep,
-    pub(crate) json: Option<PathBuf>,
-    pub(crate) html: Option<PathBuf>,
+    pub(crate) json: Option<Saved>,
+    pub(crate) html: Option<Saved>,
     pub(crate) quiet: bool,
     pub(crate) program: OsString,
 }
@@ -75,24 +81,22 @@ impl Request {
             match option {
                 Short('f') | Long("files") => {
                     let directory = PathBuf::from(parser.value()?);
-                    repeat += &format!(" --files {}", directory.display());
+                    repeat += &format!(" --files {}", quoted(&directory));
                     change.push(Box::new(|sweep| sweep.files(directory)));
                 }
                 Short('i') | Long("stdin") => {
                     let path = PathBuf::from(parser.value()?);
                     let bytes = std::fs::read(&path);
                     let bytes = bytes.map_err(|error| format!("{}: {error}", path.display()))?;
-                    repeat += &format!(" --stdin {}", path.display());
+                    repeat += &format!(" --stdin {}", quoted(&path));
                     change.push(Box::new(|sweep| sweep.stdin(bytes)));
                 }
                 Short('e') | Long("calls") => {
-                    let calls = list(&parser.value()?.string()?, "system call", |name| {
-                        name.parse::<Sysno>().ok()
-                    })?;
+                    let calls = names::calls(&parser.value()?.string()?)?;
                     change.push(Box::new(move |sweep| sweep.calls(calls.as_slice())));
                 }
                 Short('E') | Long("errors") => {
-                    let errors = list(&parser.value()?.string()?, "error", errno)?;
+                    let errors = names::errors(&parser.value()?.string()?)?;
                     change.push(Box::new(|sweep| sweep.errors(errors)));
                 }
                 Long("only") => {
@@ -100,19 +104,19 @@ impl Request {
                     cases.push(case.map_err(|error: asm_tracer::Error| error.to_string())?);
                 }
                 Short('j') | Long("jobs") => {
-                    let jobs = parser.value()?.parse()?;
+                    let jobs = number(&mut parser, "--jobs")?;
                     change.push(Box::new(move |sweep| sweep.jobs(jobs)));
                 }
                 Short('n') | Long("limit") => {
-                    let limit = parser.value()?.parse()?;
+                    let limit = number(&mut parser, "--limit")?;
                     change.push(Box::new(move |sweep| sweep.limit(limit)));
                 }
                 Long("time") => {
-                    let time = Duration::from_secs(parser.value()?.parse()?);
+                    let time = Duration::from_secs(number(&mut parser, "--time")?);
                     change.push(Box::new(move |sweep| sweep.time_limit(time)));
                 }
                 Long("deadline") => {
-                    let limit = Duration::from_millis(parser.value()?.parse()?);
+                    let limit = Duration::from_millis(number(&mut parser, "--deadline")?);
                     repeat += &format!(" --deadline {}", limit.as_millis());
                     change.push(Box::new(move |sweep| sweep.deadline(limit)));
                 }
@@ -126,15 +130,15 @@ impl Request {
                 }
                 Short('w') | Long("writable") => {
                     let path = PathBuf::from(parser.value()?);
-                    repeat += &format!(" --writable {}", path.display());
+                    repeat += &format!(" --writable {}", quoted(&path));
                     change.push(Box::new(|sweep| sweep.writable(path)));
                 }
                 Long("unconfined") => {
                     repeat += " --unconfined";
                     change.push(Box::new(Sweep::unconfined));
                 }
-                Long("json") => json = Some(parser.value()?.into()),
-                Long("html") => html = Some(parser.value()?.into()),
+                Long("json") => json = Some(Saved::open(parser.value()?.into())?),
+                Long("html") => html = Some(Saved::open(parser.value()?.into())?),
                 Short('q') | Long("quiet") => quiet = true,
                 Short('h') | Long("help") => return Ok(Self::Help),
                 Value(program) => break program,
@@ -157,15 +161,13 @@ impl Request {
     }
 }
 
-/// Names, with commas between them.
-fn list<T>(names: &str, what: &str, named: fn(&str) -> Option<T>) -> Result<Vec<T>, String> {
-    let one = |name: &str| named(name).ok_or_else(|| format!("there is no {what} `{}`", name.escape_debug()));
-    names.split(',').map(one).collect()
-}
-
-fn errno(name: &str) -> Option<Errno> {
-    let known = (1..4096)
-        .map(Errno::from_raw)
-        .filter(|errno| *errno != Errno::UnknownErrno);
-    known.into_iter().find(|errno| format!("{errno:?}") == name)
+/// The number that an option takes.
+fn number<T>(parser: &mut lexopt::Parser, option: &str) -> Result<T, String>
+where
+    T: FromStr<Err: std::fmt::Display>,
+{
+    let value = parser.value().map_err(|error| error.to_string())?;
+    let text = value.to_string_lossy();
+    let number = text.parse();
+    number.map_err(|error| format!("{option} `{}`: {error}", text.escape_debug()))
 }
