@@ -26,6 +26,9 @@ mod redirect;
 mod sandbox;
 #[path = "examples/signals.rs"]
 mod signals;
+#[cfg(feature = "sweep")]
+#[path = "examples/sweep/mod.rs"]
+mod sweep;
 #[path = "examples/tracing_itself.rs"]
 mod tracing_itself;
 
