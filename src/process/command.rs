@@ -415,6 +415,19 @@ impl Command {
         }
     }
 
+    /// Whether its calls, once received, are interrupted by fatal signals only.
+    pub(crate) fn waits_killably(&self) -> bool {
+        self.wait_killable.unwrap_or(KernelSupport::get().wait_killable)
+    }
+
+    pub(crate) fn kills_on_drop(&self) -> bool {
+        self.kill_on_drop
+    }
+}
+
+/// What a sweep needs of its command.
+#[cfg(feature = "sweep")]
+impl Command {
     /// Has the program looked up from here, whatever working directory it gets.
     pub(crate) fn anchor_program(&mut self) -> io::Result<()> {
         if self.program.as_encoded_bytes().contains(&b'/') {
@@ -436,15 +449,6 @@ impl Command {
 
     pub(crate) fn has_directory(&self) -> bool {
         self.directory.is_some()
-    }
-
-    /// Whether its calls, once received, are interrupted by fatal signals only.
-    pub(crate) fn waits_killably(&self) -> bool {
-        self.wait_killable.unwrap_or(KernelSupport::get().wait_killable)
-    }
-
-    pub(crate) fn kills_on_drop(&self) -> bool {
-        self.kill_on_drop
     }
 }
 

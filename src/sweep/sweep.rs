@@ -26,7 +26,7 @@ const LIMIT: usize = 10_000;
 const TIME: Duration = Duration::from_secs(3600);
 /// A run that takes this much longer than one without a fault hangs, but not before it took this long.
 const PATIENCE: u32 = 20;
-const LEAST: Duration = Duration::from_secs(2);
+const LEAST: Duration = Duration::from_secs(1);
 /// How much longer the second run may take that is to confirm that the first hung.
 const LENIENCE: u32 = 3;
 /// The format of the journal.
@@ -160,7 +160,7 @@ impl Sweep {
         self
     }
 
-    /// How long a run may take before it is taken for a hang; 20 times what one without a fault takes, and two seconds at
+    /// How long a run may take before it is taken for a hang; 20 times what one without a fault takes, and a second at
     /// least, unless told otherwise.
     pub fn deadline(mut self, limit: Duration) -> Self {
         self.deadline = Some(limit);
