@@ -7,7 +7,7 @@ use asm_tracer::sweep::{Sweep, Verdict};
 use asm_tracer::{Errno, Sysno};
 
 use crate::support::{proc_status, until};
-use crate::{run, shell};
+use crate::{begun, run, shell};
 
 /// What tries to get at each of these, and says how often it has.
 const ATTACK: &str = r#"
@@ -122,14 +122,7 @@ async fn directories_are_removed_and_what_was_started_is_killed() {
 async fn a_sweep_that_is_dropped_leaves_nothing() {
     let scratch = tempfile::tempdir().unwrap();
     let sweep = Sweep::new(shell("cd /; sleep 0")).scratch(scratch.path());
-    let (send, mut receive) = tokio::sync::mpsc::unbounded_channel();
-    let sweep = sweep.on_progress(move |progress| _ = send.send(progress.done));
-    let mut running = Box::pin(sweep.run());
-    tokio::select! {
-        report = &mut running => panic!("{report:?}"),
-        () = async { while receive.recv().await.unwrap() < 3 {} } => {}
-    }
-    drop(running);
+    drop(begun(sweep, 3).await);
     until("the directories are gone", || {
         std::fs::read_dir(scratch.path()).unwrap().count() == 0
     })

@@ -6,7 +6,7 @@ use asm_tracer::sweep::{Report, Sweep};
 use asm_tracer::{Command, Error};
 
 use crate::support::within;
-use crate::{command, run};
+use crate::{begun, command, run};
 
 fn copy() -> Command {
     command("cp", ["/etc/passwd", "copy"])
@@ -27,17 +27,7 @@ fn cases(report: &Report) -> Vec<(String, String)> {
 async fn a_sweep_goes_on_where_it_was_broken_off() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("journal");
-    let (send, mut receive) = tokio::sync::mpsc::unbounded_channel();
-    let mut running = Box::pin(
-        sweep(&path)
-            .on_progress(move |progress| _ = send.send(progress.done))
-            .run(),
-    );
-    tokio::select! {
-        report = &mut running => panic!("{report:?}"),
-        () = async { while receive.recv().await.unwrap() < 20 {} } => {}
-    }
-    drop(running);
+    drop(begun(sweep(&path), 20).await);
     let resumed = within("the rest", async {
         loop {
             // What was dropped may hold the journal for as long as it takes to write a line.
@@ -112,16 +102,7 @@ async fn another_journal_and_what_is_none_are_left_alone() {
 async fn two_sweeps_do_not_share_a_journal() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("journal");
-    let (send, mut receive) = tokio::sync::mpsc::unbounded_channel();
-    let mut running = Box::pin(
-        sweep(&path)
-            .on_progress(move |progress| _ = send.send(progress.done))
-            .run(),
-    );
-    tokio::select! {
-        report = &mut running => panic!("{report:?}"),
-        first = receive.recv() => assert_eq!(first, Some(0)),
-    }
+    let running = begun(sweep(&path), 0).await;
     let error = sweep(&path).run().await.unwrap_err();
     assert!(matches!(error, Error::InvalidJournal { .. }), "{error:?}");
     assert_eq!(within("the first", running).await.unwrap().trials.len(), 60);

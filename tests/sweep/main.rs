@@ -14,6 +14,7 @@ mod unstable;
 mod verdicts;
 
 use std::ffi::OsStr;
+use std::pin::Pin;
 
 use asm_tracer::Command;
 use asm_tracer::sweep::{Report, Sweep, Trial};
@@ -21,6 +22,17 @@ use support::within;
 
 async fn run(sweep: Sweep) -> Report {
     within("the sweep", sweep.run()).await.unwrap()
+}
+
+/// Runs a sweep until so many cases are done, and gives the rest.
+async fn begun(sweep: Sweep, done: usize) -> Pin<Box<dyn Future<Output = asm_tracer::Result<Report>>>> {
+    let (send, mut receive) = tokio::sync::mpsc::unbounded_channel();
+    let sweep = sweep.on_progress(move |progress| _ = send.send(progress.done));
+    let mut running = Box::pin(sweep.run());
+    tokio::select! {
+        report = &mut running => panic!("{report:?}"),
+        () = async { while receive.recv().await.unwrap() < done {} } => running,
+    }
 }
 
 fn command<I: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: impl IntoIterator<Item = I>) -> Command {
