@@ -21,6 +21,8 @@ pub(super) struct Effect {
 pub(super) enum Answer {
     /// It does not run, and this is what the kernel is said to have returned.
     Return(i64),
+    /// It does not run, and fails with this number.
+    Error(u16),
     /// It runs with at most so many bytes.
     Short(usize),
     /// It runs with other arguments.
@@ -57,11 +59,9 @@ impl fmt::Display for Effect {
             }
         }
         match &self.answer {
-            Some(Answer::Return(value @ -4095..=-1)) => match Errno::from_raw(-value as i32) {
-                Errno::UnknownErrno => parts.push(format!("failed with errno {}", -value)),
-                errno => parts.push(format!("failed with {errno:?}")),
-            },
+            Some(Answer::Return(value @ -4095..=-1)) => parts.push(failed(-value as i32)),
             Some(Answer::Return(value)) => parts.push(format!("returned {value} without running")),
+            Some(Answer::Error(number)) => parts.push(failed((*number).into())),
             Some(Answer::Short(length)) => parts.push(format!("shortened to {length} bytes")),
             Some(Answer::Arguments(arguments)) => {
                 let shown = arguments
@@ -75,5 +75,12 @@ impl fmt::Display for Effect {
             parts.push(format!("held back for {:?}", self.delay_after));
         }
         f.write_str(&parts.join(", "))
+    }
+}
+
+fn failed(number: i32) -> String {
+    match Errno::from_raw(number) {
+        Errno::UnknownErrno => format!("failed with errno {number}"),
+        errno => format!("failed with {errno:?}"),
     }
 }

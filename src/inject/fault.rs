@@ -193,9 +193,9 @@ impl Fault {
 
 /// With which effect.
 impl Fault {
-    /// The call fails with this error without running.
+    /// The call fails with this error without running. [`Errno::UnknownErrno`], which is none, is refused when the plan is run.
     pub fn error(self, errno: Errno) -> Self {
-        self.answer(Answer::Return(-i64::from(errno as i32)))
+        self.answer(Answer::Error(u16::try_from(errno as i32).unwrap_or_default()))
     }
 
     /// The call returns this value without running: a success that was none. −4095..=−1 is an errno to the target.
@@ -259,6 +259,10 @@ impl Fault {
             && arguments.iter().any(|(index, _)| *index > 5)
         {
             return refuse("a call has the arguments 0 to 5");
+        }
+        // It would be a success (T15).
+        if self.effect.answer == Some(Answer::Error(0)) {
+            return refuse("errno 0 is no error; use `returns(0)`");
         }
         if !self.occurrences.is_possible() {
             return refuse("occurrences are counted from 1, and the last is not before the first");

@@ -262,14 +262,13 @@ impl Handler {
             // An answer could come first, and the call would run.
             return call.gone().await.and(outcome);
         }
+        if held && matches!(effect.answer, Some(Answer::Return(_) | Answer::Error(_))) {
+            // It does not run: before its answer is after it as well.
+            tokio::time::sleep(effect.delay_after).await;
+        }
         let refused = match &effect.answer {
-            Some(Answer::Return(value)) => {
-                // It does not run: before its answer is after it as well.
-                if held {
-                    tokio::time::sleep(effect.delay_after).await;
-                }
-                call.respond_raw(*value).err()
-            }
+            Some(Answer::Return(value)) => call.respond_raw(*value).err(),
+            Some(Answer::Error(number)) => call.respond_raw(-i64::from(*number)).err(),
             Some(Answer::Short(length)) => match shortened(&call, *length).await {
                 Ok((args, None)) => call.continue_with(args).await.err(),
                 Ok((args, Some(iovec))) => call.continue_with(args).data(1, iovec).await.err(),

@@ -22,6 +22,7 @@ async fn what_can_not_be_meant_is_refused_before_anything_starts() {
     for (fault, why) in [
         (write(), "write: no effect is said of it"),
         (write().argument(6, 1), "write: a call has the arguments 0 to 5"),
+        (write().error(Errno::UnknownErrno), "errno 0 is no error"),
         (fails().nth(0), "counted from 1"),
         (
             fails().occurrences(Occurrences::starting_at(5).until(3)),

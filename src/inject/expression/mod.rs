@@ -117,7 +117,7 @@ fn parse(expression: &str) -> Parsed<Fault> {
             "error" | "retval" if seen.contains(&"error") && seen.contains(&"retval") => {
                 return part.wrong("`error=` and `retval=` exclude each other");
             }
-            "error" => fault.effect.answer = Some(Answer::Return(-errno(value)?)),
+            "error" => fault.effect.answer = Some(Answer::Error(errno(value)?)),
             "retval" => fault.effect.answer = Some(Answer::Return(return_value(value)?)),
             "signal" => fault.effect.signals = vec![signal(value)?],
             "delay_enter" => fault.effect.delay_before = delay(value)?,

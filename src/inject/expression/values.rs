@@ -8,24 +8,24 @@ use super::part::{Parsed, Part, unknown};
 use crate::errno::errnos;
 use crate::inject::occurrence::Occurrences;
 
-pub(super) fn errno(value: Part<'_>) -> Parsed<i64> {
+pub(super) fn errno(value: Part<'_>) -> Parsed<u16> {
     // Those of the kernel alone have no place in nix.
     let kernel = ["ERESTARTSYS", "ERESTARTNOINTR", "ERESTARTNOHAND"]
         .into_iter()
-        .zip(512..);
+        .zip(512_u16..);
     let named = errnos()
-        .map(|(name, errno)| (name, i64::from(errno as i32)))
+        .map(|(name, errno)| (name, u16::try_from(errno as i32).unwrap_or_default()))
         .chain(kernel.map(|(name, number)| (name.to_owned(), number)))
         .chain(
             [("EWOULDBLOCK", 11), ("EDEADLOCK", 35), ("ENOTSUP", 95)].map(|(name, n)| (name.to_owned(), n)),
         );
     let named: Vec<_> = named.collect();
-    let is_name = |(name, _): &&(String, i64)| name.eq_ignore_ascii_case(value.text);
+    let is_name = |(name, _): &&(String, u16)| name.eq_ignore_ascii_case(value.text);
     if let Some((_, number)) = named.iter().find(is_name) {
         return Ok(*number);
     }
     match integer(value.text) {
-        Some(number @ 1..=4095) => Ok(number as i64),
+        Some(number @ 1..=4095) => Ok(number as u16),
         Some(_) => value.wrong("an errno is between 1 and 4095"),
         None => value.wrong(unknown(
             "errno",
