@@ -173,26 +173,29 @@ impl Lineage {
         Creation(Some(self.serial))
     }
 
-    /// Takes note of what a creation came to. If that is not known, it is [`Observed::Gone`].
-    pub fn end(&mut self, creation: Creation, observed: Observed) {
+    /// Takes note of what a creation came to; `None` if that is not known, because it was let run unobserved.
+    pub fn end(&mut self, creation: Creation, observed: impl Into<Option<Observed>>) {
         let found = self
             .pending
             .iter()
             .position(|pending| Some(pending.serial) == creation.0);
         let Some(found) = found else { return };
         let made = self.pending.swap_remove(found);
-        match observed {
-            Observed::Returned(tid @ 1..) => {
-                let tid = i32::try_from(tid).ok().filter(|_| made.visible);
+        match observed.into() {
+            Some(Observed::Returned(tid @ 1..)) => {
+                let tid = i32::try_from(tid).ok().and_then(|tid| match made.visible {
+                    true => Some(tid),
+                    false => made.seen.or_else(|| translated(made.process, made.creator, tid)),
+                });
                 // Another one may have been taken for it, if several were being made.
                 if let Some(tid) = tid.filter(|tid| made.seen != Some(*tid)) {
                     self.add(tid, made.name);
                 }
             }
-            // It is made again.
-            Observed::Interrupted => {
+            // It is made again, or was taken back before it ran. If it is gone because its maker is, there will be no other.
+            Some(Observed::Interrupted | Observed::Gone) if self.is(made.creator) => {
                 if let Some(thread) = self.threads.get_mut(&made.creator) {
-                    thread.created -= 1;
+                    thread.created = thread.created.saturating_sub(1);
                 }
             }
             _ => {}
@@ -263,6 +266,28 @@ fn children(process: i32, thread: i32) -> Vec<i32> {
     list.split_whitespace()
         .filter_map(|pid| pid.parse().ok())
         .collect()
+}
+
+/// The id here of what a thread has made that has this id to its maker, in a namespace below.
+fn translated(process: i32, creator: i32, tid: i32) -> Option<i32> {
+    let ids = |whose: i32| {
+        let status = std::fs::read_to_string(format!("/proc/{whose}/status")).ok()?;
+        let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+        Some(ids.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    };
+    // The first is the id here, the last that in its own namespace.
+    let level = ids(creator)?.len().checked_sub(1)?;
+    let tid = tid.to_string();
+    let mut made = children(process, creator).into_iter().chain(threads(process));
+    made.find(|made| ids(*made).is_some_and(|ids| ids.get(level) == Some(&tid)))
+}
+
+fn threads(process: i32) -> Vec<i32> {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else {
+        return Vec::new();
+    };
+    let ids = threads.map_while(|thread| thread.ok()?.file_name().to_str()?.parse().ok());
+    ids.collect()
 }
 
 /// The 22nd field of `/proc/TID/stat`, which an execution leaves as it is.

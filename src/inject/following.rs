@@ -50,11 +50,13 @@ impl Following {
     pub(super) async fn creating(&self, call: Notification) {
         let creation = self.begin(&call).await;
         let observed = match call.continue_and_observe().await {
-            Ok(observed) => observed,
+            Ok(observed) => Some(observed),
+            // A signal has taken the call back.
+            Err(refused) if !refused.notification.is_pending() => Some(Observed::Gone),
             // A debugger has the thread, for example. Whom it makes is a stranger then.
             Err(refused) => {
                 continue_call(*refused.notification);
-                Observed::Gone
+                None
             }
         };
         self.lineage().end(creation, observed);
