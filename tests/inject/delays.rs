@@ -31,7 +31,7 @@ async fn times(fault: Fault, killable: bool) -> Vec<u64> {
     lines.map(|line| line.parse().unwrap()).collect()
 }
 
-// The program's own `getppid` is each second call.
+// The program's own `getppid` is each second call. Signals that come meanwhile are in `interrupted.rs` (T9, T12).
 #[tokio::test]
 async fn calls_wait_before_and_after_they_run() {
     let delay = Duration::from_millis(200);

@@ -85,3 +85,32 @@ fn nothing_is_left() {
         }
     });
 }
+
+// A delay waits, is over, or the call runs when the kill comes.
+#[test]
+fn a_kill_at_any_moment_leaves_nothing() {
+    leaving_nothing("hostile::a_kill_at_any_moment_leaves_nothing", async |_| {
+        const LOOPS: &str = "int main(void) { for (;;) trap(0, 0, 0, 0); }";
+        let call = || Fault::on(Sysno::getppid);
+        let short = Duration::from_millis(1);
+        for protected in [true, false] {
+            for fault in [call().delay_before(short), call().delay_after(short)] {
+                let plan = FaultPlan::from(fault);
+                for moment in 0..25 {
+                    let mut command = compiled("calls_for_ever", LOOPS);
+                    let child = plan.spawn(command.wait_killable(protected));
+                    let child = within("the start", child).await.unwrap();
+                    for _ in 0..moment / 5 {
+                        within("a hit", child.hit()).await.unwrap();
+                    }
+                    for _ in 0..moment % 5 {
+                        tokio::task::yield_now().await;
+                    }
+                    child.signal(asm_tracer::Signal::SIGKILL).unwrap();
+                    let outcome = within("the end", child.outcome()).await.unwrap();
+                    outcome.assert_failure().assert_ended();
+                }
+            }
+        }
+    });
+}

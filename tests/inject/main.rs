@@ -3,11 +3,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod answers;
+mod creations;
 mod deadlines;
 mod delays;
 mod effects;
 mod expressions;
 mod hostile;
+mod interrupted;
 mod lineage;
 mod oracle;
 mod plans;

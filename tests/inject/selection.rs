@@ -100,6 +100,7 @@ int main(void) {
 }
 "#;
 
+// T7: the kernel tells of a thread, which need not be the first of its process.
 #[tokio::test]
 async fn threads_are_known_by_name_and_counted_by_themselves() {
     let call = || Fault::on(Sysno::getppid).error(Errno::EPERM);
