@@ -1,15 +1,17 @@
 //! What comes back in the register, and what is no call.
 
 use asm_tracer::inject::{Fault, FaultPlan};
-use asm_tracer::{Errno, Signal, Sysno};
+use asm_tracer::{Command, Errno, Signal, Sysno};
 
 use crate::{compiled, run, run_plan, stdout};
 
-/// Prints what each of so many calls gives.
+/// Prints what each of so many calls gives, and how many signals came, for which it waits if there is a second argument:
+/// where one would take the call back, it comes after the answer.
 const PRINTS: &str = r#"
 int main(int argc, char **argv) {
     handle_signal(SIGUSR1, SA_RESTART);
     for (int i = 0; i < atoi(argv[1]); i++) printf("%ld\n", trap(0, 0, 0, 0));
+    while (argc > 2 && !handled) usleep(100);
     printf("%d\n", handled);
 }
 "#;
@@ -17,7 +19,11 @@ int main(int argc, char **argv) {
 async fn printed(plan: &FaultPlan, calls: usize, protected: bool) -> Vec<i64> {
     let mut command = compiled("prints_registers", PRINTS);
     command.arg(calls.to_string()).wait_killable(protected);
-    let outcome = run_plan(plan, &mut command).await;
+    run_printing(plan, calls, &mut command).await
+}
+
+async fn run_printing(plan: &FaultPlan, calls: usize, command: &mut Command) -> Vec<i64> {
+    let outcome = run_plan(plan, command).await;
     outcome.assert_success().assert_hits(calls as u64).assert_hit();
     stdout(&outcome)
         .lines()
@@ -58,7 +64,9 @@ async fn every_error_and_every_result_comes_back_as_it_was_said() {
         let fault = Fault::on(Sysno::getppid)
             .error(Errno::EINTR)
             .signal(Signal::SIGUSR1);
-        assert_eq!(printed(&fault.into(), 1, protected).await, [-4, 1]);
+        let mut command = compiled("prints_registers", PRINTS);
+        command.args(["1", "and a signal"]).wait_killable(protected);
+        assert_eq!(run_printing(&fault.into(), 1, &mut command).await, [-4, 1]);
     }
 }
 

@@ -177,10 +177,12 @@ int main(void) {
 async fn a_blocking_call_that_is_made_again_is_another_occurrence() {
     let source = format!("#include <sys/uio.h>\n{READ}");
     for protected in both_ways() {
-        let fault = Fault::on(Sysno::readv).nth(4).error(Errno::EIO);
+        // And those after it, since a signal may come before the answer.
+        let fault = Fault::on(Sysno::readv).starting_at(4).error(Errno::EIO);
         let mut command = compiled("read_again", &source);
         let outcome = run(fault, command.wait_killable(protected)).await;
-        outcome.assert_success().assert_hits(1);
+        outcome.assert_success().assert_hit();
+        outcome.assert(!protected || outcome.hit_count() == 1, "one call is hit");
         assert_eq!(stdout(&outcome), "EIO 1");
     }
     let mut strace = tokio::process::Command::new("strace");
@@ -190,7 +192,7 @@ async fn a_blocking_call_that_is_made_again_is_another_occurrence() {
             "-o",
             "/dev/null",
             "-e",
-            "inject=readv:error=EIO:when=4",
+            "inject=readv:error=EIO:when=4+",
             "--",
         ])
         .arg(compiled("read_again", &source).get_program())
