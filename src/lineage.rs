@@ -193,7 +193,7 @@ impl Lineage {
                 }
             }
             // It is made again, or was taken back before it ran. If it is gone because its maker is, there will be no other.
-            Some(Observed::Interrupted | Observed::Gone) if self.is(made.creator) => {
+            Some(Observed::Interrupted | Observed::Gone) if made.seen.is_none() && self.is(made.creator) => {
                 if let Some(thread) = self.threads.get_mut(&made.creator) {
                     thread.created = thread.created.saturating_sub(1);
                 }

@@ -7,7 +7,7 @@ use asm_tracer::inject::{Fault, FaultPlan};
 use asm_tracer::{Command, Errno, Sysno};
 
 use super::support::{proc_status, until, within};
-use super::{run, run_plan, shell, stdout};
+use super::{compiled, run, run_plan, shell, stdout};
 
 fn python(script: &str) -> Command {
     let mut command = Command::new(interpreter());
@@ -85,6 +85,39 @@ for pid in children:
             expected,
             "{outcome}"
         );
+    }
+}
+
+/// Each end of a child is a signal, which takes the creation of the next one back now and then.
+#[tokio::test]
+async fn a_creation_that_is_made_again_counts_once() {
+    let body = "
+int main(void) {
+    for (int i = 0; i < 100; i++) {
+        pid_t child = fork();
+        check(child >= 0, \"fork\");
+        if (child == 0) {
+            trap(0, 0, 0, 0);
+            _exit(0);
+        }
+    }
+    while (wait(NULL) > 0) { }
+    return 0;
+}";
+    let expected: BTreeSet<_> = (1..=100).map(|child| format!("0.{child}")).collect();
+    for _ in 0..5 {
+        let plan = FaultPlan::new()
+            .watch(Sysno::getppid)
+            .follow_lineage()
+            .history(1000);
+        let outcome = run_plan(&plan, &mut compiled("inject_children", body)).await;
+        outcome.assert_success();
+        let calls = outcome.last_calls().iter();
+        let callers: BTreeSet<_> = calls
+            .filter(|call| call.sysno() == Some(Sysno::getppid))
+            .map(|call| call.lineage().unwrap().to_owned())
+            .collect();
+        assert_eq!(callers, expected);
     }
 }
 
