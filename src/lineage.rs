@@ -81,6 +81,8 @@ struct Pending {
     visible: bool,
     /// Who has been taken for the new thread meanwhile.
     seen: Option<i32>,
+    /// Whether nobody learns what it comes to.
+    unobserved: bool,
 }
 
 /// A creation that was told of.
@@ -147,7 +149,8 @@ impl Lineage {
     /// signal interrupted it, so that this one is the same again.
     pub fn is_creating(&self, call: &Notification) -> bool {
         let caller = call.tid();
-        self.pending.iter().any(|pending| Some(pending.creator) == caller)
+        let mut pending = self.pending.iter();
+        pending.any(|pending| Some(pending.creator) == caller && !pending.unobserved)
     }
 
     /// Takes note that the caller is about to make another thread or process; to be told before the call is let run, and after
@@ -160,6 +163,9 @@ impl Lineage {
             return Creation(None);
         };
         thread.created += 1;
+        // It is over since the caller is here.
+        self.pending
+            .retain(|pending| pending.creator != creator || !pending.unobserved);
         let name = format!("{}.{}", thread.name, thread.created).into();
         self.serial += 1;
         self.pending.push(Pending {
@@ -169,20 +175,27 @@ impl Lineage {
             name,
             visible: shares_pid_namespace(process),
             seen: None,
+            unobserved: false,
         });
         Creation(Some(self.serial))
     }
 
-    /// Takes note of what a creation came to; `None` if that is not known, because it was let run unobserved.
+    /// Takes note of what a creation came to. `None`, told before the call is let run, says that nobody will learn that; whom it makes may be
+    /// found out.
     pub fn end(&mut self, creation: Creation, observed: impl Into<Option<Observed>>) {
-        let found = self
-            .pending
-            .iter()
-            .position(|pending| Some(pending.serial) == creation.0);
-        let Some(found) = found else { return };
+        let mut pending = self.pending.iter_mut();
+        let Some(found) = pending.position(|pending| Some(pending.serial) == creation.0) else {
+            return;
+        };
+        let Some(observed) = observed.into() else {
+            if let Some(left) = self.pending.get_mut(found) {
+                left.unobserved = true;
+            }
+            return;
+        };
         let made = self.pending.swap_remove(found);
-        match observed.into() {
-            Some(Observed::Returned(tid @ 1..)) => {
+        match observed {
+            Observed::Returned(tid @ 1..) => {
                 let tid = i32::try_from(tid).ok().and_then(|tid| match made.visible {
                     true => Some(tid),
                     false => made.seen.or_else(|| translated(made.process, made.creator, tid)),
@@ -193,7 +206,7 @@ impl Lineage {
                 }
             }
             // It is made again, or was taken back before it ran. If it is gone because its maker is, there will be no other.
-            Some(Observed::Interrupted | Observed::Gone) if made.seen.is_none() && self.is(made.creator) => {
+            Observed::Interrupted | Observed::Gone if made.seen.is_none() && self.is(made.creator) => {
                 if let Some(thread) = self.threads.get_mut(&made.creator) {
                     thread.created = thread.created.saturating_sub(1);
                 }
@@ -236,6 +249,9 @@ impl Lineage {
             self.threads
                 .retain(|tid, thread| start_time(*tid) == Some(thread.started));
             self.limit = 2 * self.threads.len();
+            let threads = &self.threads;
+            self.pending
+                .retain(|pending| !pending.unobserved || threads.contains_key(&pending.creator));
         }
         let thread = Thread {
             name,

@@ -75,10 +75,10 @@ impl Family {
         self.lineage.begin(call)
     }
 
-    /// It has.
-    pub(crate) fn end(&mut self, creation: Creation, observed: Observed) {
+    /// It has, or nobody will know.
+    pub(crate) fn end(&mut self, creation: Creation, observed: Option<Observed>) {
         self.lineage.end(creation, observed);
-        if let Observed::Returned(tid @ 1..) = observed
+        if let Some(Observed::Returned(tid @ 1..)) = observed
             && let Some(name) = self.lineage.name(tid as i32)
         {
             self.add(tid as i32, name);

@@ -164,14 +164,13 @@ impl Run<'_> {
     fn handle(&mut self, event: Event) -> Result<(), Failure> {
         let handled = match event {
             Event::Created(creation, Ok(observed)) => {
-                self.family.end(creation, observed);
+                self.family.end(creation, Some(observed));
                 Ok(())
             }
             // A debugger has the thread, for example. It is not known by whom it was made then.
             Event::Created(creation, Err(refused)) => {
-                let settled = settle(refused.notification.continue_syscall());
-                self.family.end(creation, Observed::Gone);
-                settled
+                self.family.end(creation, None);
+                settle(refused.notification.continue_syscall())
             }
             Event::Rewritten(Ok(_)) => Ok(()),
             Event::Rewritten(Err(refused)) => settle(refused.notification.continue_syscall()),

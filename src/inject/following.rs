@@ -49,17 +49,18 @@ impl Following {
     /// Lets a call run that makes a thread, and learns which.
     pub(super) async fn creating(&self, call: Notification) {
         let creation = self.begin(&call).await;
-        let observed = match call.continue_and_observe().await {
-            Ok(observed) => Some(observed),
+        match call.continue_and_observe().await {
+            Ok(observed) => self.lineage().end(creation, observed),
             // A signal has taken the call back.
-            Err(refused) if !refused.notification.is_pending() => Some(Observed::Gone),
-            // A debugger has the thread, for example. Whom it makes is a stranger then.
-            Err(refused) => {
-                continue_call(*refused.notification);
-                None
+            Err(refused) if !refused.notification.is_pending() => {
+                self.lineage().end(creation, Observed::Gone);
             }
-        };
-        self.lineage().end(creation, observed);
+            // A debugger has the thread, or its call is held back.
+            Err(refused) => {
+                self.lineage().end(creation, None);
+                continue_call(*refused.notification);
+            }
+        }
         self.ended.notify_waiters();
         if self.is_ending() {
             self.kill_all_but(None);

@@ -168,19 +168,24 @@ impl Handler {
         continue_call(call);
     }
 
+    /// Lets a call run as it is, and follows whom it makes.
+    async fn let_run(&self, call: Notification) {
+        match &self.following {
+            Some(following) if Following::concerns(&call) => following.creating(call).await,
+            _ => continue_call(call),
+        }
+    }
+
     async fn handle(self: Arc<Self>, call: Notification) {
         if self.holds.take_pass(&call) {
-            return continue_call(call);
+            return self.let_run(call).await;
         }
         let lineage = self.lineage(&call);
         let mut record = Call::new(&call, self.recorder.now(), lineage.clone());
         let fired = self.fired(&call, lineage.as_deref()).await;
         let Some((_, first)) = fired.first().copied() else {
             self.recorder.called(record);
-            return match &self.following {
-                Some(following) if Following::concerns(&call) => following.creating(call).await,
-                _ => continue_call(call),
-            };
+            return self.let_run(call).await;
         };
         record.set_file(file(&call).await);
         let mut effect = Effect::default();
@@ -287,7 +292,7 @@ impl Handler {
                 call.continue_with(args).await.err()
             }
             None => {
-                continue_call(call);
+                self.let_run(call).await;
                 None
             }
         };

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use asm_tracer::inject::{Fault, FaultPlan};
-use asm_tracer::{Command, Errno, Sysno};
+use asm_tracer::{Command, Errno, Signal, Sysno};
 
 use super::support::{proc_status, until, within};
 use super::{compiled, run, run_plan, shell, stdout};
@@ -145,6 +146,28 @@ async fn creations_can_fail_themselves() {
     .await;
     outcome.assert_hits(1).assert_failure();
     assert_eq!(stdout(&outcome), "a\n");
+}
+
+#[tokio::test]
+async fn creations_are_followed_whatever_else_is_done_to_them() {
+    const CREATING: [Sysno; 4] = [Sysno::clone, Sysno::clone3, Sysno::fork, Sysno::vfork];
+    let delay = Duration::from_millis(5);
+    let fault = || Fault::on(CREATING).nth(1);
+    for fault in [
+        fault().delay_before(delay),
+        fault().delay_after(delay),
+        fault().signal(Signal::SIGWINCH),
+    ] {
+        let plan = FaultPlan::from(fault).watch(Sysno::chdir).follow_lineage();
+        let outcome = run_plan(&plan, &mut shell("(cd /; true); (cd /tmp; true); cd /usr")).await;
+        outcome.assert_success().assert_hits(1);
+        let calls = outcome.last_calls().iter();
+        let callers: Vec<_> = calls
+            .filter(|call| call.sysno() == Some(Sysno::chdir))
+            .map(|call| call.lineage().unwrap())
+            .collect();
+        assert_eq!(callers, ["0.1", "0.2", "0"], "{outcome}");
+    }
 }
 
 /// A daemon in a session of its own, which has the standard output still, and says who it is.
