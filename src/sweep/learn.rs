@@ -62,19 +62,27 @@ async fn attempt_to_learn(setting: &Arc<Setting>, first: u64) -> Result<Learned>
     let mut censuses = Vec::new();
     let mut runs = Vec::new();
     for number in 0..WATCHED {
-        let ran = setting.run(first + number, watching(setting)).await?;
+        let ran = undisturbed(setting, first + number, watching(setting)).await?;
         censuses.push(Census::of(&ran)?);
         runs.push(ran);
     }
     let mut durations = Vec::new();
     for number in WATCHED..RUNS_EACH {
-        let ran = setting.run(first + number, plan([], DEADLINE)).await?;
+        let ran = undisturbed(setting, first + number, plan([], DEADLINE)).await?;
         durations.push(ran.outcome.duration());
         runs.push(ran);
     }
     durations.sort();
     let duration = durations.get(durations.len() / 2).copied().unwrap_or_default();
     compare(runs, &censuses, duration)
+}
+
+async fn undisturbed(setting: &Arc<Setting>, number: u64, plan: FaultPlan) -> Result<Ran> {
+    let ran = setting.run(number, plan).await?;
+    if let Some(bound) = ran.after.beyond() {
+        return Err(Error::NotSweepable(format!("it leaves more than {bound}")));
+    }
+    Ok(ran)
 }
 
 const RUNS_EACH: u64 = WATCHED + UNDISTURBED;

@@ -139,3 +139,39 @@ async fn a_crash_is_one_behind_a_shell_too() {
         "{report}"
     );
 }
+
+/// More than is looked at.
+const FLOODING: &str = r#"
+#include <sys/file.h>
+int main(void) {
+    close(open("file", O_CREAT | O_WRONLY, 0600));
+    if (flock(0, LOCK_SH)) {
+        char name[32];
+        for (int i = 0; i < 120000; i++) {
+            // A file can't have as many names everywhere.
+            if (i % 30000 == 0) {
+                sprintf(name, "new%d", i);
+                close(open(name, O_CREAT | O_WRONLY, 0600));
+            }
+            char link_name[32];
+            sprintf(link_name, "%d", i);
+            check(link(name, link_name) == 0, "link");
+        }
+        return 1;
+    }
+    return 0;
+}
+"#;
+
+#[tokio::test]
+async fn a_run_that_leaves_too_many_files_is_one_that_leaks() {
+    let command = Command::new(target::program("sweep_flooding", FLOODING));
+    let sweep = Sweep::new(command).calls(Sysno::flock).errors([Errno::ENOLCK]);
+    let report = run(sweep.deadline(std::time::Duration::from_secs(60))).await;
+    let leak = trial(&report, "flock#1=ENOLCK");
+    assert_eq!((leak.verdict, leak.steady), (Verdict::Leak, true), "{report}");
+    assert!(
+        leak.files.iter().all(|file| file.change == Change::Extra),
+        "{report}"
+    );
+}

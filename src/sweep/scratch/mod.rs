@@ -121,11 +121,11 @@ impl Scratch {
         anonymous
     }
 
-    /// Finds out what files there are. It blocks.
+    /// Finds out what files there are, up to [a bound](Snapshot::beyond). It blocks.
     ///
     /// # Errors
     ///
-    /// [`Error::NotSweepable`] if there are too many; [`Error::Io`] if this process is out of descriptors or memory, or has
+    /// [`Error::Io`] if this process is out of descriptors or memory, or has
     /// no `/proc`.
     pub(super) fn snapshot(&self) -> Result<Snapshot> {
         Ok(Snapshot::new(walk(&self.directory, &self.root, &Bounds::USUAL)?))

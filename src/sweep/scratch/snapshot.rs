@@ -5,12 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use nix::sys::stat::FileStat;
 
 use super::similar::take_out;
+use super::walk::Found;
 use crate::sweep::trial::{Change, FileChange};
 
 /// The files of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::sweep) struct Snapshot {
     entries: BTreeMap<String, Entry>,
+    /// How much there is more than, if it is not all.
+    beyond: Option<String>,
 }
 
 /// One file.
@@ -68,13 +71,19 @@ impl Entry {
 }
 
 impl Snapshot {
-    pub(super) fn new(entries: BTreeMap<String, Entry>) -> Self {
-        Self { entries }
+    pub(super) fn new((entries, beyond): Found) -> Self {
+        Self { entries, beyond }
+    }
+
+    /// Tells why it is not all that there is, if so.
+    pub(in crate::sweep) fn beyond(&self) -> Option<&str> {
+        self.beyond.as_deref()
     }
 
     /// How it differs from what was expected, but for what is different each time.
     ///
-    /// A file whose name is drawn anew each time is no change as long as there are as many as expected.
+    /// A file whose name is drawn anew each time is no change as long as there are as many as expected. Of one that is not all,
+    /// nothing is missing.
     pub(in crate::sweep) fn changes(
         &self,
         expected: &Snapshot,
@@ -88,6 +97,7 @@ impl Snapshot {
                 (Some(now), Some(then)) => now.changes(then).collect(),
                 (Some(_), None) if new.contains(path) => vec![Change::Extra],
                 (Some(_), None) => Vec::new(),
+                (None, _) if self.beyond.is_some() => Vec::new(),
                 (None, _) => vec![Change::Missing],
             };
             changes.extend(found.into_iter().map(|change| FileChange {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
-use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -40,25 +39,32 @@ impl Bounds {
 /// Where a program finds itself, its home and its temporary files, and what they are called here.
 pub(super) const PLACES: [(&CStr, &str); 3] = [(c"work", "."), (c"home", "$HOME"), (c"tmp", "$TMPDIR")];
 
+/// What was found, and which bound there is more beyond.
+pub(super) type Found = (BTreeMap<String, Entry>, Option<String>);
+
 /// Finds out what is in the directory of a run, whose path it is.
-pub(super) fn walk(root: &OwnedFd, path: &Path, bounds: &Bounds) -> Result<BTreeMap<String, Entry>> {
+pub(super) fn walk(root: &OwnedFd, path: &Path, bounds: &Bounds) -> Result<Found> {
     let mut walk = Walk {
         contents: Contents::new(path.as_os_str().as_bytes()),
         found: BTreeMap::new(),
         names: 0,
         files: 0,
+        beyond: None,
         bounds,
     };
     let Some(root) = walk.usable(directory(root, c"."))? else {
-        walk.take_down("..".into(), Entry::UNREACHABLE)?;
-        return Ok(walk.found);
+        walk.take_down("..".into(), Entry::UNREACHABLE);
+        return Ok((walk.found, None));
     };
     let mut frames: Vec<_> = walk.open(root, Place::Root)?.into_iter().collect();
     loop {
         let is_deepest = frames.len() == DEEPEST;
         let Some(frame) = frames.last_mut() else {
-            return Ok(walk.found);
+            return Ok((walk.found, walk.beyond));
         };
+        if walk.is_full() {
+            return Ok((walk.found, walk.beyond));
+        }
         let Some(name) = frame.names.pop() else {
             frames.pop();
             continue;
@@ -135,21 +141,23 @@ struct Walk<'a> {
     /// How many bytes of names are kept.
     names: usize,
     files: usize,
+    /// The bound that does not let all be seen.
+    beyond: Option<String>,
     bounds: &'a Bounds,
 }
 
 impl Walk<'_> {
     /// Reads a directory, if it can still be read; what changes in it meanwhile is there or not.
     fn open(&mut self, directory: OwnedFd, place: Place) -> Result<Option<Frame>> {
-        let Some((directory, names)) = self.usable(names(directory, self.bounds.files - self.files + 1))?
-        else {
+        let left = self.bounds.files - self.files;
+        let Some((directory, mut names)) = self.usable(names(directory, left + 1))? else {
             return Ok(None);
         };
+        if names.len() > left {
+            names.truncate(left);
+            self.beyond = Some(format!("{} files", self.bounds.files));
+        }
         self.files += names.len();
-        self.check(
-            self.files <= self.bounds.files,
-            format_args!("{} files", self.bounds.files),
-        )?;
         Ok(Some(Frame {
             directory,
             names,
@@ -161,7 +169,7 @@ impl Walk<'_> {
     fn look(&mut self, at: impl AsFd, name: &CStr, key: String, is_deepest: bool) -> Result<Option<OwnedFd>> {
         let handle = match handle(at, name) {
             Err(Errno::EACCES) => {
-                self.take_down(key, Entry::UNREACHABLE)?;
+                self.take_down(key, Entry::UNREACHABLE);
                 return Ok(None);
             }
             handle => self.usable(handle)?,
@@ -186,7 +194,7 @@ impl Walk<'_> {
             }
             _ => Data::None,
         };
-        self.take_down(key, Entry::new(&status, data))?;
+        self.take_down(key, Entry::new(&status, data));
         Ok(below)
     }
 
@@ -207,23 +215,21 @@ impl Walk<'_> {
         hash.map_or(Data::Unreadable, |hash| Data::Known { length, hash })
     }
 
-    fn take_down(&mut self, key: String, entry: Entry) -> Result<()> {
+    fn take_down(&mut self, key: String, entry: Entry) {
         let Bounds { data, names, .. } = *self.bounds;
         self.names += key.len();
-        self.check(
-            self.names <= names,
-            format_args!("{names} bytes of names of files"),
-        )?;
-        self.check(self.contents.read <= data, format_args!("{data} bytes in files"))?;
+        if self.names > names {
+            self.beyond = Some(format!("{names} bytes of names of files"));
+        }
+        if self.contents.read > data {
+            self.beyond = Some(format!("{data} bytes in files"));
+        }
         self.found.insert(key, entry);
-        Ok(())
     }
 
-    fn check(&self, is_within: bool, bound: fmt::Arguments<'_>) -> Result<()> {
-        match is_within {
-            true => Ok(()),
-            false => Err(Error::NotSweepable(format!("it leaves more than {bound}"))),
-        }
+    /// Whether no more may be taken down.
+    fn is_full(&self) -> bool {
+        self.names > self.bounds.names || self.contents.read > self.bounds.data
     }
 
     /// Tells what this process is short of from what the run has made of its files.
