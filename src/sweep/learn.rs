@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use syscalls::Sysno;
 
@@ -15,8 +15,8 @@ use crate::inject::{Call, FaultPlan};
 
 /// How many calls of a program are learned, in all of its threads.
 const CALLS: usize = 200_000;
-/// How long it may take for them.
-const DEADLINE: Duration = Duration::from_secs(60);
+/// How long it may take for them at least.
+pub(super) const DEADLINE: Duration = Duration::from_secs(60);
 /// How often it is watched, and how often it is run as it will be in the sweep.
 const WATCHED: u64 = 2;
 const UNDISTURBED: u64 = 3;
@@ -43,32 +43,33 @@ pub(super) struct Learned {
 }
 
 /// Runs the program without a fault a few times, and anew if these runs have too little in common: a signal may have come
-/// at a bad time.
+/// at a bad time. One that does not end is not waited for again.
 ///
 /// The numbers of the runs are those below [`RUNS`].
-pub(super) async fn learn(setting: &Arc<Setting>) -> Result<Learned> {
+pub(super) async fn learn(setting: &Arc<Setting>, deadline: Duration) -> Result<Learned> {
+    let started = Instant::now();
     let mut attempt = 0;
     loop {
-        let learned = attempt_to_learn(setting, attempt * RUNS_EACH).await;
+        let learned = attempt_to_learn(setting, attempt * RUNS_EACH, deadline).await;
         attempt += 1;
         match learned {
-            Err(Error::NotSweepable(_)) if attempt < ATTEMPTS => {}
+            Err(Error::NotSweepable(_)) if attempt < ATTEMPTS && started.elapsed() < deadline => {}
             learned => return learned,
         }
     }
 }
 
-async fn attempt_to_learn(setting: &Arc<Setting>, first: u64) -> Result<Learned> {
+async fn attempt_to_learn(setting: &Arc<Setting>, first: u64, deadline: Duration) -> Result<Learned> {
     let mut censuses = Vec::new();
     let mut runs = Vec::new();
     for number in 0..WATCHED {
-        let ran = undisturbed(setting, first + number, watching(setting)).await?;
+        let ran = undisturbed(setting, first + number, watching(setting, deadline)).await?;
         censuses.push(Census::of(&ran)?);
         runs.push(ran);
     }
     let mut durations = Vec::new();
     for number in WATCHED..RUNS_EACH {
-        let ran = undisturbed(setting, first + number, plan([], DEADLINE)).await?;
+        let ran = undisturbed(setting, first + number, plan([], deadline)).await?;
         durations.push(ran.outcome.duration());
         runs.push(ran);
     }
@@ -79,6 +80,10 @@ async fn attempt_to_learn(setting: &Arc<Setting>, first: u64) -> Result<Learned>
 
 async fn undisturbed(setting: &Arc<Setting>, number: u64, plan: FaultPlan) -> Result<Ran> {
     let ran = setting.run(number, plan).await?;
+    if ran.outcome.hung().is_some() {
+        let why = format!("it does not end by itself: {}", ran.outcome);
+        return Err(Error::NotSweepable(why));
+    }
     if let Some(bound) = ran.after.beyond() {
         return Err(Error::NotSweepable(format!("it leaves more than {bound}")));
     }
@@ -89,8 +94,8 @@ const RUNS_EACH: u64 = WATCHED + UNDISTURBED;
 /// How many runs that takes at most.
 pub(super) const RUNS: u64 = ATTEMPTS * RUNS_EACH;
 
-fn watching(setting: &Setting) -> FaultPlan {
-    let plan = plan([], DEADLINE).history(CALLS + 1);
+fn watching(setting: &Setting, deadline: Duration) -> FaultPlan {
+    let plan = plan([], deadline).history(CALLS + 1);
     match &setting.calls {
         Some(calls) => plan.watch(calls.as_slice()),
         None => plan.watch_all(),
@@ -155,9 +160,6 @@ fn compare(runs: Vec<Ran>, censuses: &[Census], duration: Duration) -> Result<Le
         return unstable("it was not run".into());
     };
     let ending = Ending::of(&first.outcome);
-    if ending == Ending::Hung {
-        return unstable(format!("it does not end within {DEADLINE:?}: {}", first.outcome));
-    }
     let mut volatile = BTreeSet::new();
     let mut output_varies = false;
     for ran in rest {
@@ -239,4 +241,32 @@ fn example(censuses: &[Census]) -> String {
             kind.sysno
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::Command;
+
+    #[tokio::test]
+    async fn what_does_not_end_is_not_waited_for_again() {
+        let outside = tempfile::tempdir().unwrap();
+        let runs = outside.path().join("runs");
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "echo x >>$0; exec sleep 1000"]).arg(&runs);
+        let setting = Arc::new(Setting {
+            command,
+            parent: tempfile::tempdir().unwrap(),
+            files: None,
+            stdin: None,
+            writable: Some(vec![outside.path().to_owned()]),
+            calls: None,
+        });
+        let refused = learn(&setting, Duration::from_secs(1)).await.unwrap_err();
+        assert!(
+            matches!(&refused, Error::NotSweepable(why) if why.contains("does not end")),
+            "{refused:?}"
+        );
+        assert_eq!(std::fs::read_to_string(runs).unwrap(), "x\n");
+    }
 }

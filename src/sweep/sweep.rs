@@ -161,7 +161,7 @@ impl Sweep {
     }
 
     /// How long a run may take before it is taken for a hang; 20 times what one without a fault takes, and a second at
-    /// least, unless told otherwise.
+    /// least, unless told otherwise. Those without a fault may take a minute in any case.
     pub fn deadline(mut self, limit: Duration) -> Self {
         self.deadline = Some(limit);
         self
@@ -244,7 +244,8 @@ impl Sweep {
             findings: 0,
             last: None,
         });
-        let learned = Arc::new(learn::learn(&setting).await?);
+        let patience = learn::DEADLINE.max(self.deadline.unwrap_or_default());
+        let learned = Arc::new(learn::learn(&setting, patience).await?);
         let (cases, all) = self.cases(&learned);
         let engine = Engine {
             deadline: self
