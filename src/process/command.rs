@@ -450,6 +450,10 @@ impl Command {
     pub(crate) fn has_directory(&self) -> bool {
         self.directory.is_some()
     }
+
+    pub(crate) fn has_ruleset(&self) -> bool {
+        self.landlock.is_some()
+    }
 }
 
 /// A command for the time of one start, which is left as it was even if the start is given up.

@@ -256,7 +256,7 @@ mod tests {
         command.args(["-c", "echo x >>$0; exec sleep 1000"]).arg(&runs);
         let setting = Arc::new(Setting {
             command,
-            parent: tempfile::tempdir().unwrap(),
+            parent: Arc::new(tempfile::tempdir().unwrap()),
             files: None,
             stdin: None,
             writable: Some(vec![outside.path().to_owned()]),

@@ -21,7 +21,7 @@ use crate::process::{Command, Stdio};
 pub(super) struct Setting {
     pub(super) command: Command,
     /// Where the scratch directories are.
-    pub(super) parent: tempfile::TempDir,
+    pub(super) parent: Arc<tempfile::TempDir>,
     /// What is copied into each of them.
     pub(super) files: Option<PathBuf>,
     pub(super) stdin: Option<Vec<u8>>,
@@ -103,6 +103,7 @@ impl Setting {
 
     fn prepare(&self, number: u64) -> Result<Prepared> {
         let scratch = Scratch::make(self.parent.path(), number, self.files.as_deref())?;
+        let scratch = scratch.kept_in(Arc::clone(&self.parent));
         let mut command = self.command.clone();
         command
             .current_dir(scratch.work())

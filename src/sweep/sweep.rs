@@ -215,7 +215,8 @@ impl Sweep {
     ///
     /// - [`Error::NotSweepable`] if the program does not do the same in each run without a fault, or makes too many calls;
     /// - [`Error::InvalidJournal`] if the journal is that of another sweep, or can't be read or written;
-    /// - [`Error::InvalidCommand`] if the command has streams, a working directory or a filter of its own;
+    /// - [`Error::InvalidCommand`] if the command has streams or a working directory of its own, or a Landlock ruleset
+    ///   while runs are confined, and [`Error::InvalidPlan`] if it has a filter;
     /// - [`Error::Unsupported`] if runs can't be confined on this kernel;
     /// - those of [`FaultPlan::spawn`](crate::inject::FaultPlan::spawn), for a program that can't be started.
     ///
@@ -295,18 +296,25 @@ impl Sweep {
                 "the streams and the working directory of a sweep are its own",
             ));
         }
+        if command.has_ruleset() && self.confined {
+            return Err(Error::InvalidCommand(
+                "the Landlock ruleset of a sweep is its own, unless it is unconfined",
+            ));
+        }
         command
             .anchor_program()
             .map_err(failed("looking up the program"))?;
         // So that whatever it starts can be told from others.
         command.process_group(0);
+        // No run survives the sweep.
+        command.kill_on_drop(true);
         let parent = match &self.scratch {
             Some(directory) => scratch_directory(directory),
             None => scratch_directory(&std::env::temp_dir()),
         };
         Ok(Setting {
             command,
-            parent: parent.map_err(failed("making a scratch directory"))?,
+            parent: Arc::new(parent.map_err(failed("making a scratch directory"))?),
             files: self.files.clone(),
             stdin: self.stdin.clone(),
             writable: self.confined.then(|| self.writable.clone()),

@@ -128,3 +128,24 @@ async fn a_sweep_that_is_dropped_leaves_nothing() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_sweep_that_is_dropped_kills_what_runs_whatever_its_command_says() {
+    let pids = tempfile::tempdir().unwrap();
+    let file = pids.path().join("pid");
+    let mut command = shell("echo $$ >$1; exec sleep 1000");
+    command
+        .args(["sh".as_ref(), file.as_os_str()])
+        .kill_on_drop(false);
+    let mut running = Box::pin(Sweep::new(command).writable(pids.path()).run());
+    let pid = || std::fs::read_to_string(&file).ok()?.trim().parse().ok();
+    tokio::select! {
+        report = &mut running => panic!("{report:?}"),
+        () = until("it runs", || pid().is_some()) => {}
+    }
+    drop(running);
+    until("it is gone", || {
+        proc_status(pid().unwrap(), "State").is_none_or(|state| state.starts_with('Z'))
+    })
+    .await;
+}

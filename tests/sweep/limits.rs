@@ -96,7 +96,9 @@ async fn a_sweep_that_can_not_be_meant_is_refused() {
     with_streams.stdout(Stdio::null());
     let mut elsewhere = copy();
     elsewhere.current_dir("/");
-    for command in [with_streams, elsewhere] {
+    let mut confined = copy();
+    confined.landlock(std::fs::File::open("/dev/null").unwrap());
+    for command in [with_streams, elsewhere, confined] {
         let error = refused(Sweep::new(command)).await;
         assert!(matches!(error, Error::InvalidCommand(_)), "{error:?}");
     }

@@ -15,11 +15,13 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
+use tempfile::TempDir;
 
 pub(in crate::sweep) use self::confine::ruleset;
 use self::contents::find;
@@ -40,6 +42,9 @@ pub(super) struct Scratch {
     directory: OwnedFd,
     parent: OwnedFd,
     name: CString,
+    /// Removes the parent once nothing is in there.
+    #[allow(dead_code)] // For its destructor.
+    keeper: Option<Arc<TempDir>>,
 }
 
 impl Scratch {
@@ -74,9 +79,16 @@ impl Scratch {
             directory,
             parent,
             name,
+            keeper: None,
         };
         scratch.fill(files)?;
         Ok(scratch)
+    }
+
+    /// Has the parent outlive this, wherever it is dropped.
+    pub(super) fn kept_in(mut self, parent: Arc<TempDir>) -> Self {
+        self.keeper = Some(parent);
+        self
     }
 
     fn fill(&self, files: Option<&Path>) -> Result<()> {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::fcntl::openat;
 use nix::sys::stat::{SFlag, mknod};
 use nix::unistd::mkfifo;
-use tempfile::{TempDir, tempdir};
+use tempfile::tempdir;
 
 use super::*;
 use crate::sweep::scratch::directory::DEEPEST;
@@ -109,6 +109,18 @@ fn each_run_has_a_directory_of_its_own() {
     assert!(runs[0].work().is_dir());
     drop(runs);
     assert_removed(&parent);
+}
+
+#[test]
+fn a_parent_is_there_as_long_as_what_is_kept_in_it() {
+    let parent = std::sync::Arc::new(tempdir().unwrap());
+    let path = parent.path().to_owned();
+    let scratch = Scratch::make(&path, 1, None).unwrap();
+    let scratch = scratch.kept_in(std::sync::Arc::clone(&parent));
+    drop(parent);
+    assert!(scratch.work().is_dir());
+    drop(scratch);
+    assert!(!path.exists());
 }
 
 /// A tree with one of everything.
