@@ -27,15 +27,17 @@ pub(super) fn classify(case: &Case, ran: &Ran, learned: &Learned) -> Trial {
         .is_some_and(|stdout| *stdout != ran.stdout);
     let changes = ran.after.changes(&learned.files, &learned.volatile);
     let extra = ran.after.extra(&ran.before, &learned.files, &learned.volatile);
-    let says_more = has_message(ran, learned);
+    let complains = is_new(&ran.stderr, &learned.stderr);
+    // Some programs have their errors in their output.
+    let says_more = complains || is_new(&ran.stdout, learned.stdout.as_deref().unwrap_or_default());
     let verdict = match ending {
         _ if first_hit(&ran.outcome).is_none() => Verdict::NotReached,
         Ending::Hung => Verdict::Hang,
         ending if is_crash(ending) && ending != learned.baseline.ending => Verdict::Crash,
         ending if ending == learned.baseline.ending && !output_differs && changes.is_empty() => Verdict::Same,
         _ if !extra.is_empty() && extra.len() == changes.len() && !output_differs => Verdict::Leak,
-        // What some programs say when they succeed is not 0.
-        ending if ending == learned.baseline.ending && !says_more => Verdict::SilentFailure,
+        // What some programs say when they succeed is not 0. Their output is no message then.
+        ending if ending == learned.baseline.ending && !complains => Verdict::SilentFailure,
         Ending::Exited(0) => Verdict::SilentFailure,
         _ if !extra.is_empty() => Verdict::Leak,
         _ if says_more => Verdict::CleanFailure,
@@ -69,11 +71,9 @@ fn is_crash(ending: Ending) -> bool {
     }
 }
 
-/// Whether it said anything that it does not say without the fault. Some programs have their errors in their output.
-fn has_message(ran: &Ran, learned: &Learned) -> bool {
-    let says = |now: &[u8], else_: &[u8]| !now.is_empty() && !else_.starts_with(now);
-    let output = learned.stdout.as_deref().unwrap_or_default();
-    says(&ran.stderr, &learned.stderr) || says(&ran.stdout, output)
+/// Whether there is anything in a stream that is not there without the fault.
+fn is_new(now: &[u8], undisturbed: &[u8]) -> bool {
+    !undisturbed.starts_with(now)
 }
 
 fn excerpt(message: &[u8]) -> String {

@@ -122,6 +122,28 @@ async fn what_is_not_0_may_be_what_a_program_ends_with() {
     );
 }
 
+/// It finds something, as `diff` and `grep -v` do, and says so by its status; then it loses a line, and says nothing.
+#[tokio::test]
+async fn output_that_is_not_what_it_should_be_is_no_message() {
+    let body = r#"
+#include <sys/file.h>
+int main(void) {
+    if (flock(0, LOCK_SH) == 0) puts("one");
+    puts("two");
+    return 1;
+}
+"#;
+    let command = Command::new(target::program("sweep_losing", body));
+    let report = run(Sweep::new(command).calls(Sysno::flock).errors([Errno::ENOLCK])).await;
+    let silent = trial(&report, "flock#1=ENOLCK");
+    assert!(silent.output_differs, "{report}");
+    assert_eq!(
+        (silent.verdict, silent.ending),
+        (Verdict::SilentFailure, Ending::Exited(1)),
+        "{report}"
+    );
+}
+
 /// A shell has the death of its child for a status.
 #[tokio::test]
 async fn a_crash_is_one_behind_a_shell_too() {
