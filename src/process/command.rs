@@ -2,10 +2,11 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::environment::Environment;
+use super::environment::{Environment, candidates};
 use super::{Child, Stdio, spawn};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
@@ -436,6 +437,15 @@ impl Command {
             self.program = std::path::absolute(&self.program)?.into();
         }
         Ok(())
+    }
+
+    /// The files that may be the program: the first that can be executed is.
+    pub(crate) fn candidates(&self) -> Result<Vec<PathBuf>> {
+        let candidates = candidates(&self.program, &self.environment.capture()?)?;
+        let paths = candidates.into_iter();
+        Ok(paths
+            .map(|path| OsString::from_vec(path.into_bytes()).into())
+            .collect())
     }
 
     /// Which of the three standard streams are not inherited.

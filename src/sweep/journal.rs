@@ -1,5 +1,6 @@
 //! The trials of a sweep on disk, so that one that was broken off goes on where it was.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use super::stamp::Stamp;
 use super::trial::Trial;
 use crate::error::{Error, Result};
 
@@ -19,6 +21,25 @@ pub(super) struct Header {
     pub(super) files: Option<PathBuf>,
     pub(super) stdin: Option<Vec<u8>>,
     pub(super) confined: bool,
+    pub(super) writable: Vec<PathBuf>,
+    /// Of what is run.
+    pub(super) stamps: BTreeMap<String, Stamp>,
+}
+
+impl Header {
+    /// Why what is in a journal with this other header says nothing about this sweep.
+    fn difference(&self, other: &Self) -> Option<String> {
+        let unstamped = |header: &Self| Self {
+            stamps: BTreeMap::new(),
+            ..header.clone()
+        };
+        if unstamped(self) != unstamped(other) {
+            return Some("it is that of another sweep".into());
+        }
+        let mut paths = self.stamps.keys().chain(other.stamps.keys());
+        let changed = paths.find(|path| self.stamps.get(*path) != other.stamps.get(*path))?;
+        Some(format!("{changed} has changed since it was begun"))
+    }
 }
 
 /// A line for each trial, in the order in which they ended.
@@ -59,10 +80,12 @@ impl Journal {
             }
             let unreadable = |error| invalid(path, format!("line {number}: {error}"));
             match number {
-                1 if serde_json::from_slice::<Header>(&line).map_err(unreadable)? != *header => {
-                    return Err(invalid(path, "it is that of another sweep".into()));
+                1 => {
+                    let begun: Header = serde_json::from_slice(&line).map_err(unreadable)?;
+                    if let Some(why) = header.difference(&begun) {
+                        return Err(invalid(path, why));
+                    }
                 }
-                1 => {}
                 _ => trials.push(serde_json::from_slice(&line).map_err(unreadable)?),
             }
             whole += read as u64;

@@ -62,6 +62,7 @@ mod progress;
 mod report;
 mod run;
 mod scratch;
+mod stamp;
 #[allow(clippy::module_inception)] // What the module is about.
 mod sweep;
 mod trial;

@@ -16,6 +16,7 @@ use super::learn::{self, Learned, RUNS};
 use super::progress::Progress;
 use super::report::{LeftOut, Report};
 use super::run::{Setting, blocking, plan};
+use super::stamp::stamps;
 use super::trial::{Trial, Verdict, micros};
 use crate::error::{Error, Result};
 use crate::filter::Syscalls;
@@ -169,7 +170,9 @@ impl Sweep {
 
     /// Keeps what is done in this file, and resumes what is there of this very sweep.
     ///
-    /// A sweep that was dropped or killed goes on where it was.
+    /// A sweep that was dropped or killed goes on where it was. The program and the files among its arguments have to be as they
+    /// were; nobody checks whether what they load, read and find in the environment is, which should have a journal of its own
+    /// otherwise.
     pub fn journal(mut self, path: impl Into<PathBuf>) -> Self {
         self.journal = Some(path.into());
         self
@@ -214,7 +217,8 @@ impl Sweep {
     /// # Errors
     ///
     /// - [`Error::NotSweepable`] if the program does not do the same in each run without a fault, or makes too many calls;
-    /// - [`Error::InvalidJournal`] if the journal is that of another sweep, or can't be read or written;
+    /// - [`Error::InvalidJournal`] if the journal is that of another sweep or of another version of the program, or
+    ///   can't be read or written;
     /// - [`Error::InvalidCommand`] if the command has streams or a working directory of its own, or a Landlock ruleset
     ///   while runs are confined, and [`Error::InvalidPlan`] if it has a filter;
     /// - [`Error::Unsupported`] if runs can't be confined on this kernel;
@@ -230,11 +234,12 @@ impl Sweep {
     /// stays there.
     pub async fn run(mut self) -> Result<Report> {
         let started = Instant::now();
-        let header = self.header();
+        let header = self.header()?;
         let mut journal = None;
         let mut known = Vec::new();
-        if let Some(path) = &self.journal {
-            let (opened, trials) = Journal::open(path, &header)?;
+        if let Some(path) = self.journal.take() {
+            let header = header.clone();
+            let (opened, trials) = blocking(move || Journal::open(&path, &header)).await?;
             journal = Some(opened);
             known = trials;
         }
@@ -278,14 +283,16 @@ struct Done {
 }
 
 impl Sweep {
-    fn header(&self) -> Header {
-        Header {
+    fn header(&self) -> Result<Header> {
+        Ok(Header {
             version: VERSION,
             command: words(&self.command),
             files: self.files.clone(),
             stdin: self.stdin.clone(),
             confined: self.confined,
-        }
+            writable: self.writable.clone(),
+            stamps: stamps(&self.command, self.files.as_deref(), &self.writable)?,
+        })
     }
 
     fn setting(&self) -> Result<Setting> {

@@ -1,9 +1,10 @@
 //! Sweeps that are broken off and go on.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use asm_tracer::sweep::{Report, Sweep};
-use asm_tracer::{Command, Error};
+use asm_tracer::sweep::{Report, Sweep, Verdict};
+use asm_tracer::{Command, Errno, Error, Sysno};
 
 use crate::support::within;
 use crate::{begun, command, run};
@@ -106,4 +107,38 @@ async fn two_sweeps_do_not_share_a_journal() {
     let error = sweep(&path).run().await.unwrap_err();
     assert!(matches!(error, Error::InvalidJournal { .. }), "{error:?}");
     assert_eq!(within("the first", running).await.unwrap().trials.len(), 60);
+}
+
+/// Who has mended a program wants to know what it does now.
+#[tokio::test]
+async fn the_journal_of_a_program_that_has_changed_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let script = directory.path().join("script");
+    let write = |text| std::fs::write(&script, text).unwrap();
+    let in_argument = || command("/bin/bash", [&script]);
+    let in_itself = || command::<&str>(&script, []);
+    for program in [&in_argument as &dyn Fn() -> Command, &in_itself] {
+        write("#!/bin/bash\necho careless >file || true\n");
+        std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+        let sweep = || {
+            Sweep::new(program())
+                .calls(Sysno::write)
+                .errors([Errno::ENOSPC])
+                .journal(&path)
+        };
+        let careless = run(sweep()).await;
+        assert_eq!(careless.count(Verdict::SilentFailure), 1, "{careless}");
+        assert_eq!(run(sweep()).await.resumed, 1);
+        write("#!/bin/bash\necho careful >file || exit 1\n");
+        let error = within("the refusal", sweep().run()).await.unwrap_err();
+        assert!(
+            matches!(&error, Error::InvalidJournal { why, .. } if why.contains("script has changed")),
+            "{error:?}"
+        );
+        std::fs::remove_file(&path).unwrap();
+        let careful = run(sweep()).await;
+        assert_eq!(careful.count(Verdict::CleanFailure), 1, "{careful}");
+        std::fs::remove_file(&path).unwrap();
+    }
 }
