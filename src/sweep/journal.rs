@@ -48,6 +48,8 @@ pub(super) struct Journal {
     path: PathBuf,
     /// Nobody else's as long as the sweep runs.
     file: Flock<File>,
+    /// How long it is.
+    whole: u64,
 }
 
 impl Journal {
@@ -95,6 +97,7 @@ impl Journal {
         let mut journal = Self {
             path: path.to_owned(),
             file,
+            whole,
         };
         if whole == 0 {
             journal.append(header)?;
@@ -105,7 +108,15 @@ impl Journal {
     pub(super) fn append(&mut self, entry: &impl Serialize) -> Result<()> {
         // In one piece: what is torn off is the end of the file.
         let line = json(&self.path, entry)?;
-        self.file.write_all(&line).map_err(failed(&self.path))
+        if let Err(error) = self.file.write_all(&line) {
+            // Others may still have something to write, which is not to stand behind half a line.
+            let back = self.file.set_len(self.whole);
+            let back = back.and_then(|()| self.file.seek(SeekFrom::End(0)));
+            back.map_err(failed(&self.path))?;
+            return Err(failed(&self.path)(error));
+        }
+        self.whole += line.len() as u64;
+        Ok(())
     }
 }
 
