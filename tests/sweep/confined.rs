@@ -4,9 +4,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use asm_tracer::sweep::{Sweep, Verdict};
-use asm_tracer::{Errno, Sysno};
+use asm_tracer::{Command, Errno, Sysno};
 
-use crate::support::{proc_status, until};
+use crate::support::{proc_status, target, until, until_blocking};
 use crate::{begun, run, shell};
 
 /// What tries to get at each of these, and says how often it has.
@@ -148,4 +148,64 @@ async fn a_sweep_that_is_dropped_kills_what_runs_whatever_its_command_says() {
         proc_status(pid().unwrap(), "State").is_none_or(|state| state.starts_with('Z'))
     })
     .await;
+}
+
+/// When its call fails, it makes a process in a session of its own, which leaves its number, and waits for it.
+const HANGING: &str = r#"
+#include <sys/file.h>
+int main(int argc, char **argv) {
+    if (flock(0, LOCK_SH) == 0) return 0;
+    if (fork() == 0) {
+        setsid();
+        char name[4096];
+        snprintf(name, sizeof name, "%s/%d", argv[argc - 1], getpid());
+        close(open(name, O_CREAT | O_WRONLY, 0600));
+        for (;;) pause();
+    }
+    wait(NULL);
+    return 1;
+}
+"#;
+
+/// Where its tasks are dropped in any order.
+#[test]
+fn a_sweep_whose_runtime_ends_leaves_nothing() {
+    for workers in [None, Some(2)] {
+        let (scratch, pids) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut command = Command::new(target::program("sweep_hanging", HANGING));
+        command.arg(pids.path());
+        let sweep = Sweep::new(command)
+            .scratch(scratch.path())
+            .writable(pids.path())
+            .jobs(4)
+            .calls(Sysno::flock)
+            .deadline(std::time::Duration::from_secs(1000));
+        let mut builder = match workers {
+            None => tokio::runtime::Builder::new_current_thread(),
+            Some(_) => tokio::runtime::Builder::new_multi_thread(),
+        };
+        let runtime = builder
+            .worker_threads(workers.unwrap_or(1))
+            .enable_all()
+            .build()
+            .unwrap();
+        let pids = || -> Vec<u32> {
+            let files = std::fs::read_dir(pids.path()).unwrap();
+            let pids = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+            pids.map(|pid| pid.parse().unwrap()).collect()
+        };
+        runtime.block_on(async {
+            tokio::spawn(sweep.run());
+            until("four runs hang", || pids().len() == 4).await;
+        });
+        drop(runtime);
+        until_blocking("the directories are gone", || {
+            std::fs::read_dir(scratch.path()).unwrap().count() == 0
+        });
+        for pid in pids() {
+            until_blocking("it is gone", || {
+                proc_status(pid, "State").is_none_or(|state| state.starts_with('Z'))
+            });
+        }
+    }
 }
