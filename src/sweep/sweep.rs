@@ -22,6 +22,9 @@ use crate::error::{Error, Result};
 use crate::filter::Syscalls;
 use crate::process::Command;
 
+/// How many runs there are at a time at most, unless told otherwise. Each takes some ten descriptors, of which a process has
+/// 1024 on most machines.
+const JOBS: usize = 64;
 /// How many runs there are at most, unless told otherwise, and for how long.
 const LIMIT: usize = 10_000;
 const TIME: Duration = Duration::from_secs(3600);
@@ -97,7 +100,7 @@ impl Sweep {
             calls: None,
             errors: None,
             only: None,
-            jobs: std::thread::available_parallelism().map_or(2, usize::from) * 2,
+            jobs: (2 * std::thread::available_parallelism().map_or(1, usize::from)).min(JOBS),
             limit: LIMIT,
             time: TIME,
             deadline: None,
@@ -143,7 +146,8 @@ impl Sweep {
 
 /// How it is run.
 impl Sweep {
-    /// How many runs there are at a time; twice the number of CPUs unless told otherwise.
+    /// How many runs there are at a time; twice the number of CPUs, up to 64, unless told otherwise. Each takes some ten
+    /// descriptors of this process.
     pub fn jobs(mut self, jobs: usize) -> Self {
         self.jobs = jobs.max(1);
         self
