@@ -158,8 +158,8 @@ impl FaultPlan {
     /// Ends with a program whatever it has started and what is there still, in other sessions and groups as well, so that
     /// nothing is left behind and nobody keeps its pipes open. It follows the [lineage](Self::follow_lineage).
     ///
-    /// Whom a hostile program makes by calls of another ABI (`int 0x80`) is not known and lives on; its calls that the plan
-    /// traps are served until then.
+    /// Whom a hostile program makes by calls of another ABI (`int 0x80`) is not known, and lives on until it makes a call that
+    /// the plan traps.
     pub fn end_descendants(mut self) -> Self {
         self.ends_descendants = true;
         self.follow_lineage()
