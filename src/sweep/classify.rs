@@ -21,11 +21,13 @@ const FAULTS: [i32; 7] = [
 
 pub(super) fn classify(case: &Case, ran: &Ran, learned: &Learned) -> Trial {
     let ending = Ending::of(&ran.outcome);
-    let output_differs = learned
-        .stdout
-        .as_ref()
-        .is_some_and(|stdout| *stdout != ran.stdout);
-    let changes = ran.after.changes(&learned.files, &learned.volatile);
+    let output_differs = match &learned.stdout {
+        Some(stdout) => *stdout != ran.stdout,
+        // What is different each time is there each time.
+        None => learned.has_stdout && ran.stdout.is_empty(),
+    };
+    let mut changes = ran.after.changes(&learned.files, &learned.volatile);
+    changes.extend(ran.after.lost(&learned.filled));
     let extra = ran.after.extra(&ran.before, &learned.files, &learned.volatile);
     let complains = is_new(&ran.stderr, &learned.stderr);
     // Some programs have their errors in their output.

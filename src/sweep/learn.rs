@@ -34,10 +34,15 @@ pub(super) struct Kind {
 #[derive(Debug)]
 pub(super) struct Learned {
     pub(super) baseline: Baseline,
+    /// `None` if it is different each time.
     pub(super) stdout: Option<Vec<u8>>,
+    /// Whether there is always some of it.
+    pub(super) has_stdout: bool,
     pub(super) stderr: Vec<u8>,
     pub(super) files: Snapshot,
     pub(super) volatile: BTreeSet<String>,
+    /// Those of them that are always there with something in them.
+    pub(super) filled: BTreeSet<String>,
     /// How many calls of each kind there are in each run, in the order in which they were first made.
     pub(super) calls: Vec<(Kind, u64)>,
 }
@@ -162,6 +167,8 @@ fn compare(runs: Vec<Ran>, censuses: &[Census], duration: Duration) -> Result<Le
     let ending = Ending::of(&first.outcome);
     let mut volatile = BTreeSet::new();
     let mut output_varies = false;
+    let mut has_stdout = !first.stdout.is_empty();
+    let mut filled: BTreeSet<_> = first.after.filled().cloned().collect();
     for ran in rest {
         let other = Ending::of(&ran.outcome);
         if other != ending {
@@ -171,7 +178,11 @@ fn compare(runs: Vec<Ran>, censuses: &[Census], duration: Duration) -> Result<Le
         }
         output_varies |= ran.stdout != first.stdout;
         volatile.extend(first.after.volatile(&ran.after));
+        has_stdout &= !ran.stdout.is_empty();
+        let others: BTreeSet<_> = ran.after.filled().collect();
+        filled.retain(|path| others.contains(path));
     }
+    filled.retain(|path| volatile.contains(path));
     let calls = in_each(censuses);
     let stable: u64 = calls.iter().map(|(_, count)| count).sum();
     let total = censuses.iter().map(Census::total).max().unwrap_or(0);
@@ -196,10 +207,12 @@ fn compare(runs: Vec<Ran>, censuses: &[Census], duration: Duration) -> Result<Le
             unstable_calls,
             volatile: differs,
         },
+        has_stdout,
         stdout: (!output_varies).then_some(first.stdout),
         stderr: first.stderr,
         files: first.after,
         volatile,
+        filled,
         calls,
     })
 }

@@ -27,8 +27,8 @@
 //! A call is known by its thread, its kind, and its place among the calls of that kind in that thread. Threads are known by
 //! who made them ([`Lineage`](crate::Lineage)). So it does not matter which thread is faster. A call that is not made in each
 //! run without a fault is not swept; a program most of whose calls are such, or that does not end in the same way each time, can't be
-//! ([`Error::NotSweepable`](crate::Error::NotSweepable)). Output and files that are different each time are not compared, and
-//! the [`Baseline`] says which. A program that has the time, its process id or the name of a temporary file in its output should be told
+//! ([`Error::NotSweepable`](crate::Error::NotSweepable)). Output and files that are different each time are not compared, unless
+//! there is nothing of them any more, and the [`Baseline`] says which. A program that has the time, its process id or the name of a temporary file in its output should be told
 //! not to.
 //!
 //! Signals that come at any time, and timeouts that run out while the machine is busy, lead to other calls. The calls of a child

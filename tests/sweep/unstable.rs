@@ -4,7 +4,7 @@ use asm_tracer::sweep::{Sweep, Verdict};
 use asm_tracer::{Command, Errno, Error, Sysno};
 
 use crate::support::{target, within};
-use crate::{run, shell};
+use crate::{run, shell, trial};
 
 /// Each run leaves a mark outside, or removes it.
 #[tokio::test]
@@ -67,4 +67,31 @@ async fn a_call_that_is_not_made_is_not_reached() {
     let case = "write#7=EIO".parse().unwrap();
     let report = run(Sweep::new(shell("echo hello")).only([case])).await;
     assert_eq!(report.trials[0].verdict, Verdict::NotReached, "{report}");
+}
+
+/// It has its number in all that it writes, and does not care whether it is written.
+#[tokio::test]
+async fn what_varies_and_is_lost_is_missed() {
+    let body = r#"
+int main(void) {
+    printf("%d\n", getpid());
+    fflush(stdout);
+    int file = open("file", O_CREAT | O_WRONLY, 0600);
+    dprintf(file, "%d\n", getpid());
+    return 0;
+}
+"#;
+    let command = Command::new(target::program("sweep_losing_pids", body));
+    let report = run(Sweep::new(command).calls(Sysno::write).errors([Errno::ENOSPC])).await;
+    assert_eq!(report.baseline.volatile, ["output", "file"], "{report}");
+    let output = trial(&report, "write#1=ENOSPC");
+    assert!(output.output_differs && output.files.is_empty(), "{report}");
+    assert_eq!(output.verdict, Verdict::SilentFailure, "{report}");
+    let file = trial(&report, "write#2=ENOSPC");
+    assert_eq!(
+        (file.files.len(), file.files[0].path.as_str()),
+        (1, "file"),
+        "{report}"
+    );
+    assert_eq!(file.verdict, Verdict::SilentFailure, "{report}");
 }

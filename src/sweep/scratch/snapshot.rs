@@ -143,6 +143,30 @@ impl Snapshot {
         new
     }
 
+    /// The regular files that have something in them.
+    pub(in crate::sweep) fn filled(&self) -> impl Iterator<Item = &String> {
+        let filled = |entry: &Entry| matches!(entry.data, Data::Known { length: 1.., .. });
+        let files = self
+            .entries
+            .iter()
+            .filter(move |(_, entry)| entry.kind() == Some(libc::S_IFREG) && filled(entry));
+        files.map(|(path, _)| path)
+    }
+
+    /// Which of these files are gone or empty, whatever should be in them.
+    pub(in crate::sweep) fn lost(&self, filled: &BTreeSet<String>) -> Vec<FileChange> {
+        let lost = filled.iter().filter_map(|path| {
+            let change = match self.entries.get(path) {
+                None if self.beyond.is_none() => Change::Missing,
+                Some(entry) if matches!(entry.data, Data::Known { length: 0, .. }) => Change::Contents,
+                _ => return None,
+            };
+            let path = path.clone();
+            Some(FileChange { path, change })
+        });
+        lost.collect()
+    }
+
     /// What differs between two undisturbed runs.
     pub(in crate::sweep) fn volatile(&self, other: &Snapshot) -> BTreeSet<String> {
         let changes = self.changes(other, &BTreeSet::new());
