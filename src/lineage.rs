@@ -103,7 +103,8 @@ impl Lineage {
 
     /// The name of the thread that makes a call; `None` if it is gone, or can't be seen from here.
     ///
-    /// For a thread that was not known before, this reads files in `/proc`, in place.
+    /// For a thread that was not known before, this reads files in `/proc`, in place. If several threads of its process are making
+    /// threads at that moment, it is a guess which of them it is; it is known once their creations have [ended](Self::end).
     pub fn caller(&mut self, call: &Notification) -> Option<Arc<str>> {
         let tid = call.tid()?;
         if let Some(thread) = self.threads.get(&tid) {
@@ -114,14 +115,19 @@ impl Lineage {
             true => parent(tid)?,
             false => process,
         };
-        let among = |pending: &&mut Pending| pending.process == creator && pending.seen.is_none();
-        let several = self.pending.iter_mut().filter(among).count() > 1;
-        let children = |pending: &Pending| several.then(|| children(pending.process, pending.creator));
+        let among = |pending: &Pending| pending.process == creator && pending.seen.is_none();
+        let several = self.pending.iter().filter(|pending| among(pending)).count() > 1;
         // Its creation may not have returned yet: after a vfork(2), it won't for long.
-        let made = self.pending.iter_mut().filter(among).find(|pending| {
-            // Threads of a process are nobody's children; each of those that are being made may be this one.
-            process != tid || children(pending).is_none_or(|children| children.contains(&tid))
+        let made = (0..self.pending.len()).find(|index| {
+            self.pending.get(*index).is_some_and(|pending| {
+                let may_be = || match process == tid {
+                    true => children(pending.process, pending.creator).contains(&tid),
+                    false => !self.has_new_child(pending),
+                };
+                among(pending) && (!several || may_be())
+            })
         });
+        let made = made.and_then(|index| self.pending.get_mut(index));
         let (name, made) = match made {
             Some(made) => (Arc::clone(&made.name), Some(made)),
             None => (format!("?{}", self.strangers + 1).into(), None),
@@ -136,6 +142,33 @@ impl Lineage {
         }
         self.add(tid, Arc::clone(&name));
         Some(name)
+    }
+
+    /// Tells whether the caller is a new thread of a process in which several are being made: whose it is shows once their
+    /// creations have ended.
+    pub(crate) fn is_undecided(&self, call: &Notification) -> bool {
+        let is_new = |tid: &i32| self.pending.len() > 1 && !self.threads.contains_key(tid);
+        let Some(tid) = call.tid().filter(is_new) else {
+            return false;
+        };
+        let Some(process) = call.pid().ok().filter(|process| *process != tid) else {
+            return false;
+        };
+        let among = |pending: &&Pending| pending.process == process && pending.seen.is_none();
+        let made = self.pending.iter().filter(among);
+        let mut makers = made.filter(|pending| !self.has_new_child(pending));
+        let first = makers.next();
+        // Those that nobody observes don't end.
+        let observed = |pending: &Pending| !pending.unobserved;
+        makers
+            .next()
+            .is_some_and(|second| first.is_some_and(observed) || observed(second) || makers.any(observed))
+    }
+
+    /// Tells whether it is a process that is being made, since it is there already.
+    fn has_new_child(&self, pending: &Pending) -> bool {
+        let children = children(pending.process, pending.creator);
+        children.iter().any(|child| !self.threads.contains_key(child))
     }
 
     /// The name of the thread with this id, as this process numbers it, if it is known.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nix::unistd::Pid;
 use tokio::sync::Notify;
@@ -12,6 +13,9 @@ use super::serve::continue_call;
 use crate::lineage::{Creation, Lineage};
 use crate::notify::{Notification, Observed};
 use crate::pidfd;
+
+/// How often to look anew whose a thread is.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The lineage of one program.
 #[derive(Debug)]
@@ -36,8 +40,28 @@ impl Following {
         self.lineage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The name of the caller, unless it [takes a while](Self::is_undecided) to tell.
     pub(super) fn name(&self, call: &Notification) -> Option<Arc<str>> {
         self.lineage().caller(call)
+    }
+
+    pub(super) fn is_undecided(&self, call: &Notification) -> bool {
+        self.lineage().is_undecided(call)
+    }
+
+    /// The name of the caller, which waits meanwhile.
+    pub(super) async fn decided_name(&self, call: &Notification) -> Option<Arc<str>> {
+        loop {
+            let ended = self.ended.notified();
+            {
+                let mut lineage = self.lineage();
+                if !lineage.is_undecided(call) {
+                    return lineage.caller(call);
+                }
+            }
+            // The caller may be killed, or a process be there that another thread makes.
+            let _ = tokio::time::timeout(LOOK, ended).await;
+        }
     }
 
     /// Tells whether a call is one to be let run by [`creating`](Self::creating).

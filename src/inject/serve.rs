@@ -150,18 +150,18 @@ impl Handler {
     /// Tells whether there may be more to a call than to let it run.
     fn deals_with(&self, call: &Notification) -> bool {
         let faulty = self.shared.is_armed() && self.faults.candidates(call).next().is_some();
-        faulty || self.following.is_some() && Following::concerns(call)
-    }
-
-    fn lineage(&self, call: &Notification) -> Option<Arc<str>> {
-        self.following.as_ref()?.name(call)
+        let following = self.following.as_ref();
+        faulty || following.is_some_and(|following| Following::concerns(call) || following.is_undecided(call))
     }
 
     /// Lets a call run that no fault is about at present.
     fn pass(&self, call: Notification) {
         // One that is held back comes a second time when it really runs.
         if !self.holds.take_pass(&call) {
-            let lineage = self.lineage(&call);
+            let lineage = self
+                .following
+                .as_ref()
+                .and_then(|following| following.name(&call));
             self.recorder
                 .called(Call::new(&call, self.recorder.now(), lineage));
         }
@@ -180,7 +180,10 @@ impl Handler {
         if self.holds.take_pass(&call) {
             return self.let_run(call).await;
         }
-        let lineage = self.lineage(&call);
+        let lineage = match &self.following {
+            Some(following) => following.decided_name(&call).await,
+            None => None,
+        };
         let mut record = Call::new(&call, self.recorder.now(), lineage.clone());
         let fired = self.fired(&call, lineage.as_deref()).await;
         let Some((_, first)) = fired.first().copied() else {

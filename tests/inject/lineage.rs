@@ -215,3 +215,52 @@ async fn what_a_dropped_program_leaves_behind_ends_as_well() {
     })
     .await;
 }
+
+/// Two threads that make threads at the same time, each of which says at once whose and which it is.
+const CREATORS: &str = r#"
+struct who { long creator, number; };
+static void *say(void *who) {
+    trap(((struct who *)who)->creator, ((struct who *)who)->number, 0, 0);
+    return NULL;
+}
+static void *create(void *creator) {
+    struct who who[20];
+    pthread_t threads[20];
+    for (long i = 0; i < 20; i++) {
+        who[i] = (struct who){ (long)creator, i + 1 };
+        check(pthread_create(&threads[i], NULL, say, &who[i]) == 0, "pthread_create");
+    }
+    for (int i = 0; i < 20; i++)
+        pthread_join(threads[i], NULL);
+    return NULL;
+}
+int main(void) {
+    pthread_t threads[2];
+    for (long i = 0; i < 2; i++)
+        check(pthread_create(&threads[i], NULL, create, (void *)(i + 1)) == 0, "pthread_create");
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    return 0;
+}
+"#;
+
+#[tokio::test]
+async fn threads_that_are_made_at_the_same_time_are_told_apart() {
+    for _ in 0..10 {
+        let plan = FaultPlan::new()
+            .watch(Sysno::getppid)
+            .follow_lineage()
+            .history(1000);
+        let outcome = run_plan(&plan, &mut compiled("inject_creators", CREATORS)).await;
+        outcome.assert_success();
+        let calls = outcome.last_calls().iter();
+        let calls: Vec<_> = calls
+            .filter(|call| call.sysno() == Some(Sysno::getppid))
+            .collect();
+        assert_eq!(calls.len(), 40, "{outcome}");
+        for call in calls {
+            let [creator, number, ..] = call.syscall().args;
+            assert_eq!(call.lineage(), Some(&*format!("0.{creator}.{number}")));
+        }
+    }
+}
