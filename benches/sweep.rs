@@ -13,8 +13,10 @@ use tokio::runtime::{Builder, Runtime};
 const PROGRAM: [&str; 3] = ["cp", "/etc/passwd", "copy"];
 const RUNS: usize = 500;
 
+type Prefix = fn(String) -> Vec<String>;
+
 /// What is run in place of the sweep's runs: what stands before the program, for the expression of a case.
-const OTHERS: [(&str, fn(String) -> Vec<String>); 3] = [
+const OTHERS: [(&str, Prefix); 3] = [
     ("cp alone", |_| Vec::new()),
     ("strace", |expression| strace(&[], expression)),
     ("strace -f --seccomp-bpf", |expression| {
@@ -78,7 +80,7 @@ fn strace(options: &[&str], expression: String) -> Vec<String> {
 }
 
 /// Runs the program for each case, with as many at a time.
-fn run_each(report: &Report, jobs: usize, prefix: fn(String) -> Vec<String>) -> Duration {
+fn run_each(report: &Report, jobs: usize, prefix: Prefix) -> Duration {
     let scratch = tempfile::tempdir().unwrap();
     let next = AtomicUsize::new(0);
     let start = Instant::now();
