@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use tokio::task::JoinHandle;
 
 use super::capture::Capture;
-use super::following::Following;
+use super::following::Descendants;
 use super::outcome::Outcome;
 use super::plan::{Shared, not_hit};
 use super::record::{Call, Hit, Recorder};
@@ -69,21 +69,6 @@ struct Server {
     ends_itself: bool,
 }
 
-/// Those that end with the child, if the plan says so.
-#[derive(Debug)]
-struct Descendants {
-    ending: Option<Arc<Following>>,
-    tied: bool,
-}
-
-impl Drop for Descendants {
-    fn drop(&mut self) {
-        if let Some(ending) = self.ending.as_ref().filter(|_| self.tied) {
-            ending.end_all();
-        }
-    }
-}
-
 impl Drop for Server {
     fn drop(&mut self) {
         // If descendants are ended, the task ends when all are gone.
@@ -101,16 +86,16 @@ impl FaultyChild {
         recorder: Arc<Recorder>,
         shared: Arc<Shared>,
         deadline: Option<Duration>,
-        ending: Option<Arc<Following>>,
+        descendants: Descendants,
     ) -> Self {
         Self {
             child,
             server: Server {
                 task,
                 tied,
-                ends_itself: ending.is_some(),
+                ends_itself: descendants.ending().is_some(),
             },
-            descendants: Descendants { ending, tied },
+            descendants,
             recorder,
             shared,
             deadline,
@@ -193,7 +178,7 @@ impl FaultyChild {
         let mut stdout = Capture::start(self.child.stdout.take());
         let mut stderr = Capture::start(self.child.stderr.take());
         let child = &mut self.child;
-        let ending = self.descendants.ending.as_ref();
+        let ending = self.descendants.ending();
         let end = async {
             if let Some(ending) = ending {
                 child.wait().await?;
@@ -250,7 +235,7 @@ impl FaultyChild {
             let _ = self.child.signal(Signal::SIGSTOP);
             threads::kill_descendants(pid);
         }
-        if let Some(ending) = &self.descendants.ending {
+        if let Some(ending) = self.descendants.ending() {
             ending.kill_all_but(self.child.id());
         }
         self.child.start_kill()?;

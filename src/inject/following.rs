@@ -27,6 +27,35 @@ pub(super) struct Following {
     ended: Notify,
 }
 
+/// Those that end with the child, if the plan says so.
+///
+/// The task that serves them and the handle of the child both have one, and drop it before what kills the child, which could not
+/// tell any more whom it has made.
+#[derive(Debug, Clone)]
+pub(super) struct Descendants {
+    ending: Option<Arc<Following>>,
+    /// Whether the child ends with its handle.
+    tied: bool,
+}
+
+impl Descendants {
+    pub(super) fn new(ending: Option<Arc<Following>>, tied: bool) -> Self {
+        Self { ending, tied }
+    }
+
+    pub(super) fn ending(&self) -> Option<&Arc<Following>> {
+        self.ending.as_ref()
+    }
+}
+
+impl Drop for Descendants {
+    fn drop(&mut self) {
+        if let Some(ending) = self.ending().filter(|_| self.tied) {
+            ending.end_all();
+        }
+    }
+}
+
 impl Following {
     pub(super) fn of(first: i32) -> Arc<Self> {
         Arc::new(Self {

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::child::FaultyChild;
 use super::expression::ParseFaultError;
 use super::fault::Fault;
-use super::following::Following;
+use super::following::{Descendants, Following};
 use super::outcome::Outcome;
 use super::record::{Hit, Recorder, list};
 use super::serve::{self, Faults};
@@ -264,15 +264,18 @@ impl FaultPlan {
         let faults = Faults::new(self.faults.clone(), self.seed);
         let first = child.id().filter(|_| self.follows_lineage());
         let following = first.map(|pid| Following::of(pid.cast_signed()));
+        let tied = command.kills_on_drop();
+        let ending = following.clone().filter(|_| self.ends_descendants);
+        let descendants = Descendants::new(ending, tied);
         let server = serve::start(
             listener,
             command.waits_killably(),
             faults,
-            following.clone(),
+            following,
+            descendants.clone(),
             Arc::clone(&self.shared),
             Arc::clone(&recorder),
         );
-        let tied = command.kills_on_drop();
         Ok(FaultyChild::new(
             child,
             server,
@@ -280,7 +283,7 @@ impl FaultPlan {
             recorder,
             Arc::clone(&self.shared),
             self.deadline,
-            following.filter(|_| self.ends_descendants),
+            descendants,
         ))
     }
 

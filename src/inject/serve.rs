@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::counts::Counts;
 use super::effect::{Answer, Effect};
 use super::fault::Fault;
-use super::following::Following;
+use super::following::{Descendants, Following};
 use super::hold::Holds;
 use super::occurrence;
 use super::plan::Shared;
@@ -76,10 +76,11 @@ pub(super) fn start(
     killable: bool,
     faults: Faults,
     following: Option<Arc<Following>>,
+    descendants: Descendants,
     shared: Arc<Shared>,
     recorder: Arc<Recorder>,
 ) -> JoinHandle<()> {
-    let running = Running::new(Arc::clone(&shared), Arc::clone(&recorder));
+    let running = Running::new(Arc::clone(&shared), Arc::clone(&recorder), descendants);
     let handler = Handler {
         faults,
         counts: Mutex::default(),
@@ -96,12 +97,19 @@ pub(super) fn start(
 struct Running {
     shared: Arc<Shared>,
     recorder: Arc<Recorder>,
+    /// They end before the listener, which kills the child.
+    #[allow(dead_code)] // For its destructor.
+    descendants: Descendants,
 }
 
 impl Running {
-    fn new(shared: Arc<Shared>, recorder: Arc<Recorder>) -> Self {
+    fn new(shared: Arc<Shared>, recorder: Arc<Recorder>, descendants: Descendants) -> Self {
         shared.started();
-        Self { shared, recorder }
+        Self {
+            shared,
+            recorder,
+            descendants,
+        }
     }
 }
 
