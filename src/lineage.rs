@@ -262,6 +262,14 @@ impl Lineage {
                 self.add(made, name);
             }
         }
+        // Nor does everybody tell who could not be observed.
+        let living: Vec<_> = self.living().collect();
+        for child in living.into_iter().flat_map(|creator| children(creator, creator)) {
+            if !self.threads.contains_key(&child) {
+                self.strangers += 1;
+                self.add(child, format!("?{}", self.strangers).into());
+            }
+        }
     }
 
     /// The ids of the threads that live, as far as they are known.
