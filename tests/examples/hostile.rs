@@ -28,8 +28,8 @@ int main(void) {
 
     syscall(SYS_creat, BAD, 0644);
     syscall(SYS_creat, 0, 0);
-    syscall(SYS_creat, "/\33]0;owned\7\n\r\t\"\\\377\2001\302\233", 0600);
-    syscall(SYS_creat, put(END - 3, "/b\0", 3), 0600);
+    syscall(SYS_creat, "/no/\33]0;owned\7\n\r\t\"\\\377\2001\302\233", 0600);
+    syscall(SYS_creat, put(END - 3, "b/\0", 3), 0600);
     syscall(SYS_creat, put(END - 3, "/bc", 3), 0600);
     syscall(SYS_creat, END + 4096, 0600);
     syscall(SYS_creat, -1L, 0xdead00000180);
@@ -81,8 +81,8 @@ int main(void) {
 const EXPECTED: &str = r#"
 creat(0x10, 0644)
 creat(NULL, 000)
-creat("/\33]0;owned\7\n\r\t\"\\\377\2001\302\233", 0600)
-creat("/b", 0600)
+creat("/no/\33]0;owned\7\n\r\t\"\\\377\2001\302\233", 0600)
+creat("b/", 0600)
 creat(0x10000ffd, 0600)
 creat(0x10002000, 0600)
 creat(0xffffffffffffffff, 0600)
