@@ -1,6 +1,6 @@
 //! A sweep of `cp`, beside the same runs by `strace -e inject`, and beside `cp` alone.
 //!
-//! All run as many at a time, each in a directory of its own. strace compares nothing and does not know which cases there are: it
+//! All run as many at a time, each in a directory of its own in memory, so that no disk is measured. strace compares nothing and does not know which cases there are: it
 //! is given those of the sweep, which runs those with a finding twice.
 
 use std::process::{Command, Stdio};
@@ -12,6 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 
 const PROGRAM: [&str; 3] = ["cp", "/etc/passwd", "copy"];
 const RUNS: usize = 500;
+const SCRATCH: &str = "/dev/shm";
 
 type Prefix = fn(String) -> Vec<String>;
 
@@ -60,7 +61,7 @@ fn main() {
 fn sweep(runtime: &Runtime, jobs: usize) -> Report {
     let mut command = asm_tracer::Command::new(PROGRAM[0]);
     command.args(&PROGRAM[1..]);
-    let report = runtime.block_on(Sweep::new(command).limit(RUNS).jobs(jobs).run());
+    let report = runtime.block_on(Sweep::new(command).scratch(SCRATCH).limit(RUNS).jobs(jobs).run());
     let report = report.unwrap();
     assert_eq!(report.trials.len(), RUNS);
     report
@@ -81,7 +82,7 @@ fn strace(options: &[&str], expression: String) -> Vec<String> {
 
 /// Runs the program for each case, with as many at a time.
 fn run_each(report: &Report, jobs: usize, prefix: Prefix) -> Duration {
-    let scratch = tempfile::tempdir().unwrap();
+    let scratch = tempfile::tempdir_in(SCRATCH).unwrap();
     let next = AtomicUsize::new(0);
     let start = Instant::now();
     std::thread::scope(|scope| {

@@ -193,7 +193,7 @@ impl Handler {
             None => None,
         };
         let mut record = Call::new(&call, self.recorder.now(), lineage.clone());
-        let fired = self.fired(&call, lineage.as_deref()).await;
+        let fired = self.fired(&call, lineage.as_ref()).await;
         let Some((_, first)) = fired.first().copied() else {
             self.recorder.called(record);
             return self.let_run(call).await;
@@ -216,18 +216,18 @@ impl Handler {
     }
 
     /// The faults that hit the call, with the occurrence that it is to each of them.
-    async fn fired(&self, call: &Notification, lineage: Option<&str>) -> Vec<(usize, u64)> {
+    async fn fired(&self, call: &Notification, lineage: Option<&Arc<str>>) -> Vec<(usize, u64)> {
         let mut fired = Vec::new();
         if !self.shared.is_armed() {
             return fired;
         }
         for (index, fault) in self.faults.candidates(call) {
-            if !fault.selection.concerns(call, lineage).await {
+            if !fault.selection.concerns(call, lineage.map(|name| &**name)).await {
                 continue;
             }
             let occurrence = {
                 let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-                counts.next(index, call.tid().unwrap_or(0), call.nr())
+                counts.next(index, call.tid().unwrap_or(0), call.nr(), lineage)
             };
             let happens = || occurrence::happens(fault.probability, self.faults.seed, index, occurrence);
             if fault.occurrences.contains(occurrence) && happens() {

@@ -28,7 +28,9 @@ pub(super) fn classify(case: &Case, ran: &Ran, learned: &Learned) -> Trial {
     };
     let mut changes = ran.after.changes(&learned.files, &learned.volatile);
     changes.extend(ran.after.lost(&learned.filled));
-    let extra = ran.after.extra(&ran.before, &learned.files, &learned.volatile);
+    let extra = ran
+        .after
+        .extra(&learned.pristine, &learned.files, &learned.volatile);
     let complains = is_new(&ran.stderr, &learned.stderr);
     // Some programs have their errors in their output.
     let says_more = complains || is_new(&ran.stdout, learned.stdout.as_deref().unwrap_or_default());

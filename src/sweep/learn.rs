@@ -39,6 +39,8 @@ pub(super) struct Learned {
     /// Whether there is always some of it.
     pub(super) has_stdout: bool,
     pub(super) stderr: Vec<u8>,
+    /// The files before a run, and after one.
+    pub(super) pristine: Snapshot,
     pub(super) files: Snapshot,
     pub(super) volatile: BTreeSet<String>,
     /// Those of them that are always there with something in them.
@@ -65,6 +67,7 @@ pub(super) async fn learn(setting: &Arc<Setting>, deadline: Duration) -> Result<
 }
 
 async fn attempt_to_learn(setting: &Arc<Setting>, first: u64, deadline: Duration) -> Result<Learned> {
+    let pristine = setting.pristine(first + RUNS_EACH - 1).await?;
     let mut censuses = Vec::new();
     let mut runs = Vec::new();
     for number in 0..WATCHED {
@@ -73,14 +76,14 @@ async fn attempt_to_learn(setting: &Arc<Setting>, first: u64, deadline: Duration
         runs.push(ran);
     }
     let mut durations = Vec::new();
-    for number in WATCHED..RUNS_EACH {
+    for number in WATCHED..WATCHED + UNDISTURBED {
         let ran = undisturbed(setting, first + number, plan([], deadline)).await?;
         durations.push(ran.outcome.duration());
         runs.push(ran);
     }
     durations.sort();
     let duration = durations.get(durations.len() / 2).copied().unwrap_or_default();
-    compare(runs, &censuses, duration)
+    compare(pristine, runs, &censuses, duration)
 }
 
 async fn undisturbed(setting: &Arc<Setting>, number: u64, plan: FaultPlan) -> Result<Ran> {
@@ -95,7 +98,8 @@ async fn undisturbed(setting: &Arc<Setting>, number: u64, plan: FaultPlan) -> Re
     Ok(ran)
 }
 
-const RUNS_EACH: u64 = WATCHED + UNDISTURBED;
+/// With one in which nothing is run.
+const RUNS_EACH: u64 = WATCHED + UNDISTURBED + 1;
 /// How many runs that takes at most.
 pub(super) const RUNS: u64 = ATTEMPTS * RUNS_EACH;
 
@@ -158,7 +162,7 @@ fn known(call: &Call) -> Option<(&str, Sysno)> {
 }
 
 /// Finds what is the same in all runs.
-fn compare(runs: Vec<Ran>, censuses: &[Census], duration: Duration) -> Result<Learned> {
+fn compare(pristine: Snapshot, runs: Vec<Ran>, censuses: &[Census], duration: Duration) -> Result<Learned> {
     let unstable = |why: String| Err(Error::NotSweepable(why));
     let mut rest = runs.into_iter();
     let Some(first) = rest.next() else {
@@ -210,6 +214,7 @@ fn compare(runs: Vec<Ran>, censuses: &[Census], duration: Duration) -> Result<Le
         has_stdout,
         stdout: (!output_varies).then_some(first.stdout),
         stderr: first.stderr,
+        pristine,
         files: first.after,
         volatile,
         filled,

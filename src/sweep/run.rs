@@ -37,8 +37,7 @@ pub(super) struct Ran {
     pub(super) outcome: Outcome,
     pub(super) stdout: Vec<u8>,
     pub(super) stderr: Vec<u8>,
-    /// The files before and after it.
-    pub(super) before: Snapshot,
+    /// The files after it.
     pub(super) after: Snapshot,
     /// The file that the first hit was about.
     pub(super) file: Option<String>,
@@ -48,7 +47,6 @@ pub(super) struct Ran {
 struct Prepared {
     scratch: Scratch,
     command: Command,
-    before: Snapshot,
 }
 
 /// They change what is known of a file, which Landlock leaves to those who have access to it.
@@ -77,11 +75,7 @@ impl Setting {
     /// Runs the program under a plan. `number` names the directory, and is used once.
     pub(super) async fn run(self: &Arc<Self>, number: u64, plan: FaultPlan) -> Result<Ran> {
         let setting = Arc::clone(self);
-        let Prepared {
-            scratch,
-            mut command,
-            before,
-        } = blocking(move || setting.prepare(number)).await?;
+        let Prepared { scratch, mut command } = blocking(move || setting.prepare(number)).await?;
         let plan = self.confine(plan, &scratch).end_descendants();
         let outcome = plan.run(&mut command).await?;
         blocking(move || {
@@ -93,7 +87,6 @@ impl Setting {
                 stdout: place(outcome.stdout()),
                 stderr: place(outcome.stderr()),
                 outcome,
-                before,
                 after,
                 file: file.map(|file| String::from_utf8_lossy(&file).into_owned()),
             })
@@ -115,12 +108,13 @@ impl Setting {
             paths.extend(writable.iter().map(PathBuf::as_path));
             command.landlock(ruleset(&paths)?);
         }
-        let before = scratch.snapshot()?;
-        Ok(Prepared {
-            scratch,
-            command,
-            before,
-        })
+        Ok(Prepared { scratch, command })
+    }
+
+    /// The files before a run. `number` is as above.
+    pub(super) async fn pristine(self: &Arc<Self>, number: u64) -> Result<Snapshot> {
+        let setting = Arc::clone(self);
+        blocking(move || setting.prepare(number)?.scratch.snapshot()).await
     }
 
     /// Has those calls fail that change files outside, and that Landlock does not know.
