@@ -19,6 +19,8 @@ mod spawn;
 mod spawn_blocking;
 mod start;
 mod stdio;
+#[cfg(feature = "sweep")]
+mod swept;
 
 pub use child::Child;
 pub use command::Command;

@@ -55,6 +55,7 @@
 mod case;
 mod cases;
 mod classify;
+mod engine;
 mod errors;
 mod journal;
 mod learn;

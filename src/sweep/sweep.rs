@@ -1,23 +1,21 @@
-//! The whole of it.
+//! What is told of a sweep, and the order of it.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use tokio::task::JoinSet;
 
 use super::case::Case;
 use super::cases;
-use super::classify::classify;
+use super::engine::Engine;
 use super::journal::{Header, Journal};
-use super::learn::{self, Learned, RUNS};
+use super::learn::{self, Learned};
 use super::progress::Progress;
 use super::report::{LeftOut, Report};
-use super::run::{Setting, blocking, plan};
+use super::run::{Setting, blocking};
 use super::stamp::stamps;
-use super::trial::{Trial, Verdict, micros};
+use super::trial::micros;
 use crate::error::{Error, Result};
 use crate::filter::Syscalls;
 use crate::process::Command;
@@ -31,8 +29,6 @@ const TIME: Duration = Duration::from_secs(3600);
 /// A run that takes this much longer than one without a fault hangs, but not before it took this long.
 const PATIENCE: u32 = 20;
 const LEAST: Duration = Duration::from_secs(1);
-/// How much longer the second run may take that is to confirm that the first hung.
-const LENIENCE: u32 = 3;
 /// The format of the journal.
 const VERSION: u32 = 1;
 
@@ -257,15 +253,14 @@ impl Sweep {
         let patience = learn::DEADLINE.max(self.deadline.unwrap_or_default());
         let learned = Arc::new(learn::learn(&setting, patience).await?);
         let (cases, all) = self.cases(&learned);
-        let engine = Engine {
-            deadline: self
-                .deadline
-                .unwrap_or_else(|| (learned.baseline.duration * PATIENCE).max(LEAST)),
-            journal: journal.map(Mutex::new),
-            setting,
-            learned: Arc::clone(&learned),
-        };
-        let done = self.sweep(Arc::new(engine), &cases, known, started).await?;
+        let deadline = self.deadline;
+        let deadline = deadline.unwrap_or_else(|| (learned.baseline.duration * PATIENCE).max(LEAST));
+        let engine = Engine::new(setting, Arc::clone(&learned), deadline, journal);
+        let until = started.checked_add(self.time);
+        let jobs = self.jobs;
+        let done = engine
+            .run_all(&cases, known, jobs, until, |progress| self.tell(progress))
+            .await?;
         Ok(Report {
             command: header.command,
             baseline: learned.baseline.clone(),
@@ -279,11 +274,6 @@ impl Sweep {
             repeat_with: self.repeat_with,
         })
     }
-}
-
-struct Done {
-    trials: Vec<Trial>,
-    resumed: usize,
 }
 
 impl Sweep {
@@ -344,120 +334,10 @@ impl Sweep {
         (wanted.collect(), cases::count(&learned.calls, errors))
     }
 
-    /// Runs what is not known yet, in order, and gives all in order.
-    async fn sweep(
-        &mut self,
-        engine: Arc<Engine>,
-        cases: &[Case],
-        known: Vec<Trial>,
-        started: Instant,
-    ) -> Result<Done> {
-        let known: HashMap<String, Trial> = known
-            .into_iter()
-            .map(|trial| (trial.case.to_string(), trial))
-            .collect();
-        let mut slots: Vec<Option<Trial>> = cases
-            .iter()
-            .map(|case| known.get(&case.to_string()).cloned())
-            .collect();
-        let resumed = slots.iter().flatten().count();
-        let mut findings = slots
-            .iter()
-            .flatten()
-            .filter(|trial| trial.verdict.is_finding())
-            .count();
-        let open: Vec<_> = (0..cases.len())
-            .filter(|index| slots.get(*index).is_none_or(Option::is_none))
-            .collect();
-        let mut open = open.into_iter();
-        let mut done = resumed;
-        let mut running = JoinSet::new();
-        loop {
-            while running.len() < self.jobs && started.elapsed() < self.time {
-                let Some((index, case)) = open
-                    .next()
-                    .and_then(|index| Some((index, cases.get(index)?.clone())))
-                else {
-                    break;
-                };
-                let engine = Arc::clone(&engine);
-                running.spawn(async move { (index, engine.run(index as u64, case).await) });
-            }
-            let Some(joined) = running.join_next().await else {
-                break;
-            };
-            let Ok((index, trial)) = joined else {
-                return Err(Error::NotSweepable("a run has panicked".into()));
-            };
-            let trial = trial?;
-            done += 1;
-            findings += usize::from(trial.verdict.is_finding());
-            self.tell(&Progress {
-                total: cases.len(),
-                done,
-                findings,
-                last: Some(&trial),
-            });
-            if let Some(slot) = slots.get_mut(index) {
-                *slot = Some(trial);
-            }
-        }
-        Ok(Done {
-            trials: slots.into_iter().flatten().collect(),
-            resumed,
-        })
-    }
-
     fn tell(&mut self, progress: &Progress<'_>) {
         if let Some(watcher) = &mut self.watcher {
             watcher(progress);
         }
-    }
-}
-
-/// What it takes to run a case.
-struct Engine {
-    setting: Arc<Setting>,
-    learned: Arc<Learned>,
-    deadline: Duration,
-    journal: Option<Mutex<Journal>>,
-}
-
-impl Engine {
-    /// Runs a case; twice if the first run has a finding, or has not come to the call.
-    async fn run(self: Arc<Self>, index: u64, case: Case) -> Result<Trial> {
-        let number = RUNS + 2 * index;
-        let mut trial = self.run_once(number, &case, self.deadline).await?;
-        if trial.verdict.is_finding() || trial.verdict == Verdict::NotReached {
-            let hung = trial.verdict == Verdict::Hang;
-            let deadline = self.deadline * if hung { LENIENCE } else { 1 };
-            let again = self.run_once(number + 1, &case, deadline).await?;
-            let steady = again.verdict == trial.verdict;
-            // It was just slow, or has not come to the call just once.
-            if hung || trial.verdict == Verdict::NotReached {
-                trial = again;
-            }
-            trial.steady = steady;
-        }
-        let Some(_) = &self.journal else {
-            return Ok(trial);
-        };
-        blocking(move || {
-            if let Some(journal) = &self.journal {
-                journal
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .append(&trial)?;
-            }
-            Ok(trial)
-        })
-        .await
-    }
-
-    async fn run_once(&self, number: u64, case: &Case, deadline: Duration) -> Result<Trial> {
-        let ran = self.setting.run(number, plan([case.fault()], deadline)).await?;
-        let (case, learned) = (case.clone(), Arc::clone(&self.learned));
-        blocking(move || Ok(classify(&case, &ran, &learned))).await
     }
 }
 
