@@ -32,7 +32,8 @@
 //! not to.
 //!
 //! Signals that come at any time, and timeouts that run out while the machine is busy, lead to other calls. The calls of a child
-//! whose parent is traced by somebody else are not known.
+//! whose parent is traced by somebody else are not known. A shell whose handler of `SIGCHLD` does not restart calls, as dash, can have a
+//! fork fail that is trapped just when another child ends: the kernel gives the call back before it is received. Bash restarts it.
 //!
 //! # What is touched
 //!
@@ -45,8 +46,8 @@
 //!
 //! # What it costs
 //!
-//! Only the call that is to fail is trapped, and those that make threads; a run takes about as long as the program alone, and a
-//! directory. Runs with a finding, and those that did not come to the call, are made twice.
+//! Only the calls of the kind that is to fail are trapped, and those that make threads and change what is known of files. A run costs the
+//! program and about as much again for its start, its directory and the comparison. Runs with a finding, and those that did not come to the call, are made twice.
 //!
 //! # Kernel support
 //!
