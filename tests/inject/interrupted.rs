@@ -138,7 +138,7 @@ async fn a_signal_that_ends_the_program_ends_it_in_the_middle_of_a_delay() {
             call().delay_before(HOUR),
             call().delay_after(HOUR).error(Errno::EPERM),
         ] {
-            for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGKILL] {
+            for signal in [Signal::SIGTERM, Signal::SIGUSR2, Signal::SIGKILL] {
                 let child = start(fault.clone(), &mut one_call(0, protected)).await;
                 hit(&child).await;
                 child.signal(signal).unwrap();
