@@ -18,7 +18,7 @@ fn lines(place: &Place) -> usize {
 /// A sweep that has come to its `least`th case at least, and is not through for long.
 async fn under_way(place: &Place, least: usize, arguments: &[&str]) -> Child {
     let arguments = [&["--journal", "journal", "--json", "report"], arguments].concat();
-    let mut command = place.command(on_planted(&arguments));
+    let mut command = undeaf(&place.command(on_planted(&arguments)));
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -27,6 +27,25 @@ async fn under_way(place: &Place, least: usize, arguments: &[&str]) -> Child {
     let child = command.spawn().unwrap();
     until("it is under way", || lines(place) > before.max(1) + least).await;
     child
+}
+
+/// The same with no signal ignored, whatever has started the tests.
+fn undeaf(command: &tokio::process::Command) -> tokio::process::Command {
+    let command = command.as_std();
+    let mut undeaf = tokio::process::Command::new("env");
+    undeaf
+        .args(["--default-signal=HUP,INT,TERM".as_ref(), command.get_program()])
+        .args(command.get_args())
+        .envs(
+            command
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .kill_on_drop(true);
+    if let Some(directory) = command.get_current_dir() {
+        undeaf.current_dir(directory);
+    }
+    undeaf
 }
 
 fn send(child: &Child, signal: Signal) {
@@ -59,7 +78,7 @@ async fn a_signal_ends_it_and_nothing_is_left() {
 async fn a_signal_ends_it_while_a_run_hangs() {
     let place = Place::new();
     let arguments = on_planted(&["--only", "flock#2=EINTR", "--deadline", "3600000"]);
-    let mut command = place.command(arguments);
+    let mut command = undeaf(&place.command(arguments));
     let child = command
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
