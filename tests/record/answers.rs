@@ -9,7 +9,7 @@ use asm_tracer::{Command, Delivery, Errno, Error, Filter, InstallFd, Observed, S
 
 use crate::support::target::{command, on_each_runtime};
 use crate::support::within;
-use crate::{builder, finished, python, to_channel};
+use crate::{builder, finished, python, reader, to_channel};
 
 /// Serves one call, and gives the answer that is recorded, what was observed, and what the program printed.
 async fn one(
@@ -185,12 +185,7 @@ fn a_runtime_without_a_clock_does() {
 async fn a_call_that_is_dropped_before_it_was_looked_at_is_recorded_as_that() {
     let (recorder, trace) = to_channel(builder());
     let mut supervisor = Supervisor::new();
-    let mut command = Command::new("cat");
-    command
-        .arg("/etc/passwd")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    command.filter(Filter::new().trap(Sysno::openat));
+    let mut command = reader();
     let mut child = supervisor.spawn(&mut command).await.unwrap();
     let mut count = 0;
     while let Some(call) = within("a call", supervisor.next()).await {

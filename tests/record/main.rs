@@ -76,6 +76,17 @@ fn record(line: Line) -> Record {
     }
 }
 
+/// Reads a file, and shows nothing. Its opens are trapped.
+fn reader() -> Command {
+    let mut command = Command::new("cat");
+    command
+        .arg("/etc/passwd")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .filter(Filter::new().trap(asm_tracer::Sysno::openat));
+    command
+}
+
 fn shell(script: &str) -> Command {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", script]).env("LC_ALL", "C");

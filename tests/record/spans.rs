@@ -9,7 +9,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::support::within;
-use crate::{builder, finished, to_channel};
+use crate::{builder, finished, reader, to_channel};
 
 /// Keeps what it is told about a span: its fields, its events, and whether it was closed.
 #[derive(Clone, Default)]
@@ -78,12 +78,7 @@ fn field<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
 
 async fn cat(recorder: &asm_tracer::record::Recorder) -> (i32, usize) {
     let mut supervisor = Supervisor::new();
-    let mut command = Command::new("cat");
-    command
-        .arg("/etc/passwd")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    command.filter(Filter::new().trap(Sysno::openat));
+    let mut command = reader();
     let mut child = supervisor.spawn(&mut command).await.unwrap();
     let pid = child.id().unwrap() as i32;
     let mut count = 0;
