@@ -89,7 +89,6 @@ fn failed<E: std::error::Error + 'static>(operation: &'static str) -> impl FnOnc
 #[cfg(test)]
 mod tests {
     use std::os::unix::process::ExitStatusExt;
-    use std::time::Instant;
 
     use super::*;
     use crate::blocking::Tracer;
@@ -184,18 +183,6 @@ mod tests {
     fn what_is_not_there_is_named() {
         let error = ruleset(&[Path::new("/nonexistent")]).unwrap_err();
         assert_eq!(error.errno(), Some(Errno::ENOENT));
-    }
-
-    /// One is made for each run.
-    #[test]
-    #[ignore = "it measures"]
-    fn making_one_is_quick() {
-        let directory = tempfile::tempdir().unwrap();
-        let start = Instant::now();
-        for _ in 0..1000 {
-            drop(ruleset(&[directory.path()]).unwrap());
-        }
-        println!("{:?} for a ruleset", start.elapsed() / 1000);
     }
 
     /// A kernel without Landlock, or with one that was switched off, played by a filter.

@@ -11,7 +11,7 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use nix::fcntl::openat;
 use nix::sys::stat::{SFlag, mknod};
@@ -169,17 +169,4 @@ fn no_descriptor_is_left_open() {
         assert_eq!(open(), before);
         chmod(&files.path().join("dir"), 0o755);
     });
-}
-
-/// One is made for each run.
-#[test]
-#[ignore = "it measures"]
-fn one_takes_little_time() {
-    let parent = tempdir().unwrap();
-    let start = Instant::now();
-    for number in 0..1000 {
-        let scratch = Scratch::make(parent.path(), number, None).unwrap();
-        scratch.snapshot().unwrap();
-    }
-    println!("{:?} for a scratch directory", start.elapsed() / 1000);
 }
