@@ -116,6 +116,18 @@ async fn waiting_can_be_given_up_and_taken_up_again() {
     assert_eq!(status.signal(), Some(Signal::SIGKILL as i32));
 }
 
+/// On one thread: what is always ready must not keep it from all else.
+#[tokio::test]
+async fn a_child_that_has_ended_may_be_waited_for_in_a_loop() {
+    let (mut child, listener) = Command::new("true").spawn().await.unwrap();
+    assert_eq!(serve(listener).await, 0);
+    let other = tokio::spawn(async {});
+    for _ in 0..1000 {
+        assert!(child.wait().await.unwrap().success());
+    }
+    assert!(other.is_finished());
+}
+
 #[tokio::test]
 async fn the_memory_of_a_program_is_read_while_it_lives() {
     let mut command = Command::new("cat");

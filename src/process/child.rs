@@ -8,6 +8,7 @@ use std::task::Poll;
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
+use tokio::task::coop::consume_budget;
 
 use super::exec_report::ExecReport;
 use crate::error::{Error, Result};
@@ -68,6 +69,9 @@ impl Child {
 
     /// Waits for the program to end, after closing the pipe to its standard input.
     ///
+    /// It can be waited for again, and gives the same status. That counts as work of the task, so that a loop over
+    /// `select!` in which this is always ready does not keep the runtime from all else.
+    ///
     /// # Errors
     ///
     /// [`Error::Spawn`] if the execution was [trapped](crate::Command::trap_initial_exec) and failed.
@@ -79,8 +83,10 @@ impl Child {
     pub async fn wait(&mut self) -> Result<ExitStatus> {
         drop(self.stdin.take());
         loop {
-            if let Some(status) = self.try_wait()? {
-                return Ok(status);
+            if let Some(ended) = self.try_wait().transpose() {
+                // Who goes on to wait for this beside something else, in a loop, leaves the runtime its turn.
+                consume_budget().await;
+                return ended;
             }
             let mut ready = (self.guard.process.readable().await).map_err(|source| Error::Io {
                 operation: "waiting for the child",

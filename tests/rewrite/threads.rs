@@ -106,10 +106,11 @@ fn those_who_wait_for_the_child_meanwhile_are_not_disturbed() {
         loop {
             tokio::select! {
                 biased;
-                call = listener.next() => {
+                call = within("a call or the end", listener.next()) => {
                     let Some(call) = call else { break };
                     calls += 1;
-                    call.continue_as(Sysno::getpid, [0; 6]).await.unwrap();
+                    let rewritten = call.continue_as(Sysno::getpid, [0; 6]).into_future();
+                    within("the rewriting", rewritten).await.unwrap();
                     if calls < 2999 {
                         assert!(child.try_wait().unwrap().is_none());
                     }
