@@ -6,22 +6,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-use tempfile::TempDir;
-
 /// The compiled build script.
 fn script() -> &'static Path {
-    static SCRIPT: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    let (_, script) = SCRIPT.get_or_init(|| {
-        let directory = tempfile::tempdir().unwrap();
-        let script = directory.path().join("build-script");
+    static SCRIPT: OnceLock<PathBuf> = OnceLock::new();
+    SCRIPT.get_or_init(|| {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        // In a place of its own first, so that nobody ever sees half a program.
+        let own = tempfile::tempdir_in(directory).unwrap();
+        let script = own.path().join("build-script");
         let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("build.rs");
         let mut rustc = Command::new(rustc);
         rustc.args(["--edition=2024", "-o"]).arg(&script).arg(source);
         assert!(rustc.status().unwrap().success());
-        (directory, script)
-    });
-    script
+        let built = directory.join("build-script");
+        std::fs::rename(script, &built).unwrap();
+        built
+    })
 }
 
 /// A machine on which `nasm` is this shell script, or where there is none.

@@ -136,7 +136,8 @@ fn a_target_that_is_not_dumpable() {
         let own = tempfile::tempdir().unwrap();
         let copy = own.path().join("program");
         std::fs::copy(&program, &copy).unwrap();
-        std::fs::set_permissions(own.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        // Theirs, who have to remove it.
+        std::os::unix::fs::chown(own.path(), Some(65534), Some(65534)).unwrap();
         nix::unistd::setgid(65534.into()).unwrap();
         nix::unistd::setuid(65534.into()).unwrap();
         nix::sys::prctl::set_dumpable(true).unwrap();
