@@ -1,9 +1,11 @@
 //! Many runs at a time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use tokio::task::JoinSet;
 
 use super::case::Case;
@@ -24,6 +26,8 @@ pub(super) struct Engine {
     learned: Arc<Learned>,
     deadline: Duration,
     journal: Option<Mutex<Journal>>,
+    /// How many were begun.
+    runs: AtomicU64,
 }
 
 /// What has been run.
@@ -46,15 +50,17 @@ impl Engine {
             learned,
             deadline,
             journal: journal.map(Mutex::new),
+            runs: AtomicU64::new(0),
         })
     }
 
-    /// Runs the cases that are not known yet, in order, so many at a time, and begins none later than `until`.
+    /// Runs the cases that are not known yet, in order, so many at a time, or as there is room for, and begins none later
+    /// than `until`.
     pub(super) async fn run_all(
         self: Arc<Self>,
         cases: &[Case],
         known: Vec<Trial>,
-        jobs: usize,
+        mut jobs: usize,
         until: Option<Instant>,
         mut tell: impl FnMut(&Progress<'_>),
     ) -> Result<Done> {
@@ -66,17 +72,16 @@ impl Engine {
         let findings = slots.iter().flatten().filter(|trial| trial.verdict.is_finding());
         let (mut done, mut findings) = (resumed, findings.count());
         let open = slots.iter().enumerate().filter(|(_, slot)| slot.is_none());
-        let open: Vec<usize> = open.map(|(index, _)| index).collect();
-        let mut open = open.into_iter();
+        let mut open: VecDeque<usize> = open.map(|(index, _)| index).collect();
         let mut running = JoinSet::new();
         loop {
             while running.len() < jobs && until.is_none_or(|until| Instant::now() < until) {
                 let next = open
-                    .next()
+                    .pop_front()
                     .and_then(|index| Some((index, cases.get(index)?.clone())));
                 let Some((index, case)) = next else { break };
                 let engine = Arc::clone(&self);
-                running.spawn(async move { (index, engine.run(index as u64, case).await) });
+                running.spawn(async move { (index, engine.run(case).await) });
             }
             let Some(joined) = running.join_next().await else {
                 break;
@@ -84,7 +89,15 @@ impl Engine {
             let Ok((index, trial)) = joined else {
                 return Err(Error::NotSweepable("a run has panicked".into()));
             };
-            let trial = trial?;
+            let trial = match trial {
+                // The others have what it needs.
+                Err(error) if is_shortage(&error) && !running.is_empty() => {
+                    jobs = running.len();
+                    open.push_front(index);
+                    continue;
+                }
+                trial => trial?,
+            };
             done += 1;
             findings += usize::from(trial.verdict.is_finding());
             tell(&Progress {
@@ -102,13 +115,12 @@ impl Engine {
     }
 
     /// Runs a case; twice if the first run has a finding, or has not come to the call.
-    async fn run(self: Arc<Self>, index: u64, case: Case) -> Result<Trial> {
-        let number = RUNS + 2 * index;
-        let mut trial = self.run_once(number, &case, self.deadline).await?;
+    async fn run(self: Arc<Self>, case: Case) -> Result<Trial> {
+        let mut trial = self.run_once(&case, self.deadline).await?;
         if trial.verdict.is_finding() || trial.verdict == Verdict::NotReached {
             let hung = trial.verdict == Verdict::Hang;
             let deadline = self.deadline * if hung { LENIENCE } else { 1 };
-            let again = self.run_once(number + 1, &case, deadline).await?;
+            let again = self.run_once(&case, deadline).await?;
             let steady = again.verdict == trial.verdict;
             // It was just slow, or has not come to the call just once.
             if hung || trial.verdict == Verdict::NotReached {
@@ -129,9 +141,16 @@ impl Engine {
         .await
     }
 
-    async fn run_once(&self, number: u64, case: &Case, deadline: Duration) -> Result<Trial> {
+    async fn run_once(&self, case: &Case, deadline: Duration) -> Result<Trial> {
+        let number = RUNS + self.runs.fetch_add(1, Ordering::Relaxed);
         let ran = self.setting.run(number, plan([case.fault()], deadline)).await?;
         let (case, learned) = (case.clone(), Arc::clone(&self.learned));
         blocking(move || Ok(classify(&case, &ran, &learned))).await
     }
+}
+
+/// Tells whether there was too little of something that runs beside this one may give back.
+fn is_shortage(error: &Error) -> bool {
+    let shortages = [Errno::EMFILE, Errno::ENFILE, Errno::EAGAIN, Errno::ENOMEM];
+    error.errno().is_some_and(|errno| shortages.contains(&errno))
 }

@@ -143,7 +143,7 @@ impl Sweep {
 /// How it is run.
 impl Sweep {
     /// How many runs there are at a time; twice the number of CPUs, up to 64, unless told otherwise. Each takes some ten
-    /// descriptors of this process.
+    /// descriptors of this process; if there are too few for all, or too little of something else, fewer run at a time.
     pub fn jobs(mut self, jobs: usize) -> Self {
         self.jobs = jobs.max(1);
         self

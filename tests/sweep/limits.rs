@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use asm_tracer::sweep::{Case, Sweep, documented_errors};
+use asm_tracer::sweep::{Case, Report, Sweep, Trial, documented_errors};
 use asm_tracer::{Command, Errno, Error, Signal, Stdio, Sysno};
+use nix::libc::RLIMIT_NOFILE;
 
+use crate::support::limit::Lowered;
+use crate::support::{in_process_of_its_own, open_descriptors};
 use crate::{command, run, shell};
 
 fn copy() -> Command {
@@ -69,6 +72,33 @@ async fn when_the_time_is_up_no_more_is_begun() {
     assert!(
         report.trials.is_empty() && report.left_out.by_time > 100,
         "{report}"
+    );
+}
+
+#[test]
+fn there_are_as_many_runs_at_a_time_as_there_is_room_for() {
+    in_process_of_its_own(
+        "limits::there_are_as_many_runs_at_a_time_as_there_is_room_for",
+        || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let calls = [Sysno::openat, Sysno::read, Sysno::close];
+                let sweep = |jobs| Sweep::new(copy()).calls(calls).limit(100).jobs(jobs);
+                let verdicts = |report: Report| {
+                    let of = |trial: &Trial| (trial.case.to_string(), trial.verdict, trial.steady);
+                    report.trials.iter().map(of).collect::<Vec<_>>()
+                };
+                let one = verdicts(run(sweep(1)).await);
+                let _few = Lowered::to(RLIMIT_NOFILE, open_descriptors() as u64 + 100);
+                let refused = futures::future::join_all((0..24).map(|_| sweep(1).limit(1).run())).await;
+                let refused = refused
+                    .into_iter()
+                    .find_map(Result::err)
+                    .expect("too many at once");
+                assert_eq!(refused.errno(), Some(Errno::EMFILE), "{refused:?}");
+                assert_eq!(verdicts(run(sweep(64)).await), one);
+            });
+        },
     );
 }
 
