@@ -3,11 +3,14 @@
 //! All run as many at a time, each in a directory of its own in memory, so that no disk is measured. strace compares nothing and does not know which cases there are: it
 //! is given those of the sweep, which runs those with a finding twice.
 
+mod support;
+
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use asm_tracer::sweep::{Report, Sweep};
+use support::paired::median;
 use tokio::runtime::{Builder, Runtime};
 
 const PROGRAM: [&str; 3] = ["cp", "/etc/passwd", "copy"];
@@ -41,18 +44,14 @@ fn main() {
     }
     println!(
         "a sweep of {RUNS} cases: {:.0} runs a second",
-        RUNS as f64 / median(&sweeps)
+        RUNS as f64 / median(sweeps.iter().copied())
     );
     for ((name, _), times) in OTHERS.iter().zip(&others) {
-        let ratios: Vec<_> = times
-            .iter()
-            .zip(&sweeps)
-            .map(|(other, sweep)| other / sweep)
-            .collect();
+        let ratios = times.iter().zip(&sweeps).map(|(other, sweep)| other / sweep);
         println!(
             "RATIO {name} / sweep: {:.2} ({:.0} runs a second; medians of {} pairs)",
-            median(&ratios),
-            RUNS as f64 / median(times),
+            median(ratios),
+            RUNS as f64 / median(times.iter().copied()),
             times.len()
         );
     }
@@ -100,10 +99,4 @@ fn run_each(report: &Report, jobs: usize, prefix: Prefix) -> Duration {
         }
     });
     start.elapsed()
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

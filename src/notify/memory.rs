@@ -78,8 +78,13 @@ impl Notification {
         T: Send + 'static,
         F: FnOnce(&Target) -> Result<T> + Send + 'static,
     {
-        let target = Target::new(Arc::downgrade(&self.source), self.thread());
+        let target = self.as_target();
         Look::new(Arc::clone(&self.source.lane), move || with(&target))
+    }
+
+    /// What a look lends to its closure.
+    pub(crate) fn as_target(&self) -> Target {
+        Target::new(Arc::downgrade(&self.source), self.thread())
     }
 
     fn sight(&self) -> Sight<'_, Source> {

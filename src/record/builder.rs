@@ -8,6 +8,8 @@ use super::recorder::Options;
 use super::writer::{self, Closure, Sink};
 use super::{Line, Recorder};
 use crate::error::Result;
+#[cfg(doc)]
+use crate::notify::Notification;
 
 /// How many bytes of a buffer are recorded at most.
 pub(super) const MAX_BUFFERS: usize = 1 << 20;
@@ -45,6 +47,7 @@ impl Builder {
                     paths: true,
                     addresses: true,
                     buffers: 0,
+                    in_place: false,
                 },
                 look_limit: Duration::from_millis(100),
                 grace: Duration::from_millis(10),
@@ -72,6 +75,16 @@ impl Builder {
     /// The [queue](Self::queue) can have as much for each of its records.
     pub fn buffers(mut self, limit: usize) -> Self {
         self.options.choice.buffers = limit.min(MAX_BUFFERS);
+        self
+    }
+
+    /// Whether memory is read on the thread that serves the calls, and not on another one. No unless told otherwise.
+    ///
+    /// A call then costs a fraction. It is for programs that are trusted: a hostile one can make a read
+    /// [stall](Notification::look#security) for as long as it likes, which then blocks the runtime, and no
+    /// [limit](Self::look_limit) ends it.
+    pub fn in_place(mut self, yes: bool) -> Self {
+        self.options.choice.in_place = yes;
         self
     }
 
@@ -125,7 +138,7 @@ impl Builder {
     /// Writes JSON lines, from a thread of its own.
     ///
     /// It may block, so that it need not be asynchronous: a file, a pipe or a socket does as it is, without a buffer. Lines are
-    /// written together while they come fast, and at once when there are no more. After the first error nothing is
+    /// written together while they come fast, and a millisecond later when there are no more. After the first error nothing is
     /// written.
     ///
     /// The format is described in the [module](super#the-trace-as-json-lines).

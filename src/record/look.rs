@@ -22,6 +22,8 @@ pub(super) struct Choice {
     pub(super) addresses: bool,
     /// How many bytes of a buffer; none if zero.
     pub(super) buffers: usize,
+    /// On this very thread.
+    pub(super) in_place: bool,
 }
 
 /// A part of a call to be looked at.
@@ -122,10 +124,15 @@ pub(super) struct Looks {
 impl Looks {
     /// Looks at a call for no longer than this.
     pub(super) async fn look(&self, call: &Notification, choice: Choice, limit: Duration) -> Vec<Memory> {
-        let parts: Arc<[Part]> = choice.parts(call).into();
+        let parts = choice.parts(call);
         if parts.is_empty() {
             return Vec::new();
         }
+        if choice.in_place {
+            let target = call.as_target();
+            return parts.iter().map(|part| part.read(&target, choice)).collect();
+        }
+        let parts: Arc<[Part]> = parts.into();
         let found = Arc::<Found>::default();
         // Who stalls is not waited for again and again.
         let looked = match self.stalls(call.child()) {

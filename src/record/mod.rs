@@ -49,7 +49,8 @@
 //!
 //! # Memory
 //!
-//! It is read while the thread is frozen, on threads of the library's own, and for no longer than [`Builder::look_limit`]. What
+//! It is read while the thread is frozen, on threads of the library's own, and for no longer than [`Builder::look_limit`]; of a
+//! program that is trusted it can be read [in place](Builder::in_place), which takes a fraction of the time. What
 //! a call leaves behind in memory, such as the bytes that `read(2)` gives, is not: nobody is frozen then. Nor are structs of
 //! which nothing is a path, a buffer or an address.
 //!

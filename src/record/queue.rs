@@ -16,6 +16,8 @@ use super::line::{Gap, Record, Sums};
 
 pub(super) struct Queue {
     places: Arc<Semaphore>,
+    /// As many free places are too few to have the writer wait for more.
+    few: usize,
     /// A wait for a place was in vain, and nothing was taken out since.
     stuck: AtomicBool,
     state: Mutex<State>,
@@ -33,6 +35,7 @@ struct State {
     sums: Sums,
     error: Option<io::Error>,
     stage: Stage,
+    writer: Writer,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +47,20 @@ enum Stage {
     /// No more is taken.
     Closed,
 }
+
+/// What the writer does. To wake it for each record would cost the program more than the record itself.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Writer {
+    #[default]
+    Busy,
+    /// It lets a few records come together.
+    Gathering,
+    /// It waits to be told of the first one.
+    Asleep,
+}
+
+/// For how long the writer lets records come together.
+const GATHERING: Duration = Duration::from_millis(1);
 
 struct Waiting {
     record: Box<Record>,
@@ -62,8 +79,10 @@ pub(super) enum Task {
 
 impl Queue {
     pub(super) fn new(capacity: usize) -> Self {
+        let capacity = capacity.clamp(1, Semaphore::MAX_PERMITS);
         Self {
-            places: Arc::new(Semaphore::new(capacity.clamp(1, Semaphore::MAX_PERMITS))),
+            places: Arc::new(Semaphore::new(capacity)),
+            few: capacity / 2,
             stuck: AtomicBool::new(false),
             state: Mutex::default(),
             came: Condvar::new(),
@@ -84,6 +103,7 @@ impl Queue {
         if self.places.is_closed() || self.stuck.load(Ordering::Relaxed) {
             return None;
         }
+        self.hurry();
         match within(grace, places().acquire_owned()).await {
             Ok(Some(place)) => place.ok(),
             _ => {
@@ -91,6 +111,15 @@ impl Queue {
                 // Not for ever, if one was given back just now.
                 places().try_acquire_owned().ok()
             }
+        }
+    }
+
+    /// Has the writer wait for no more.
+    fn hurry(&self) {
+        let mut state = self.state();
+        if state.writer == Writer::Gathering {
+            state.writer = Writer::Busy;
+            self.came.notify_one();
         }
     }
 
@@ -103,8 +132,16 @@ impl Queue {
                 let gap = state.gap.take();
                 let _place = place;
                 state.waiting.push_back(Waiting { record, gap, _place });
-                drop(state);
-                self.came.notify_one();
+                let wakes = match state.writer {
+                    Writer::Busy => false,
+                    Writer::Gathering => self.places.available_permits() <= self.few,
+                    Writer::Asleep => true,
+                };
+                if wakes {
+                    state.writer = Writer::Busy;
+                    drop(state);
+                    self.came.notify_one();
+                }
             }
             _ => state.missing(record.time),
         }
@@ -118,7 +155,10 @@ impl Queue {
     /// Waits for something to do.
     pub(super) fn next(&self, batch: u64) -> Task {
         let mut state = self.state();
+        // Where nothing has come for a while, nothing is expected.
+        let mut gathers = true;
         loop {
+            state.writer = Writer::Busy;
             if *self.over.borrow() {
                 return Task::Stop;
             }
@@ -138,7 +178,15 @@ impl Queue {
                 state.stage = Stage::Closed;
                 return Task::End(state.gap.take(), state.sums);
             }
-            state = self.came.wait(state).unwrap_or_else(PoisonError::into_inner);
+            if gathers {
+                gathers = false;
+                state.writer = Writer::Gathering;
+                let waited = self.came.wait_timeout(state, GATHERING);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            } else {
+                state.writer = Writer::Asleep;
+                state = self.came.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
         }
     }
 

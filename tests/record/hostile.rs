@@ -9,7 +9,7 @@ use asm_tracer::{Command, Errno, Filter, Supervisor, Sysno};
 use crate::support::stalling::stalled;
 use crate::support::target::program;
 use crate::support::{until, within};
-use crate::{builder, finished, record, records_of, to_channel};
+use crate::{EITHER_WAY, builder, finished, record, records_of, to_channel};
 
 const BAD: &str = r#"
 #include <sys/socket.h>
@@ -48,35 +48,42 @@ async fn bad_pointers_are_recorded_as_such() {
         Sysno::connect,
         Sysno::sendmsg,
     ];
-    let mut command = Command::new(program("bad_pointers", BAD));
-    let mut records = records_of(builder().buffers(8), &mut command, Filter::new().trap(calls)).await;
-    let first = records.iter().position(|record| record.args[0] == 8).unwrap();
-    records.drain(..first);
-    let seen = |record: &Record| {
-        let parts = record.memory.iter();
-        parts
-            .map(|memory| (memory.bytes.len(), memory.truncated, memory.missing))
-            .collect::<Vec<_>>()
-    };
-    let fault = Some(Missing::Fault);
-    let expected: [&[_]; 14] = [
-        &[(0, false, fault)],
-        &[(0, false, fault)],
-        &[],
-        &[(0, false, fault)],
-        &[(6, false, fault)],
-        &[(6, false, fault)],
-        &[(0, false, fault)],
-        &[(8, true, None)],
-        &[(0, false, Some(Missing::TooLong))],
-        &[(0, false, fault)],
-        &[(0, false, None)],
-        &[(128, true, None)],
-        &[(0, false, fault), (0, false, fault)],
-        &[(0, false, fault), (0, false, fault)],
-    ];
-    let all: Vec<_> = records.iter().map(seen).collect();
-    assert_eq!(all, expected);
+    for in_place in EITHER_WAY {
+        let mut command = Command::new(program("bad_pointers", BAD));
+        let mut records = records_of(
+            builder().buffers(8).in_place(in_place),
+            &mut command,
+            Filter::new().trap(calls),
+        )
+        .await;
+        let first = records.iter().position(|record| record.args[0] == 8).unwrap();
+        records.drain(..first);
+        let seen = |record: &Record| {
+            let parts = record.memory.iter();
+            parts
+                .map(|memory| (memory.bytes.len(), memory.truncated, memory.missing))
+                .collect::<Vec<_>>()
+        };
+        let fault = Some(Missing::Fault);
+        let expected: [&[_]; 14] = [
+            &[(0, false, fault)],
+            &[(0, false, fault)],
+            &[],
+            &[(0, false, fault)],
+            &[(6, false, fault)],
+            &[(6, false, fault)],
+            &[(0, false, fault)],
+            &[(8, true, None)],
+            &[(0, false, Some(Missing::TooLong))],
+            &[(0, false, fault)],
+            &[(0, false, None)],
+            &[(128, true, None)],
+            &[(0, false, fault), (0, false, fault)],
+            &[(0, false, fault), (0, false, fault)],
+        ];
+        let all: Vec<_> = records.iter().map(seen).collect();
+        assert_eq!(all, expected);
+    }
 }
 
 /// Looks at its page wait until it has ended. It makes calls with it until one succeeds.

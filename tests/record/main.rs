@@ -25,6 +25,9 @@ fn builder() -> Builder {
     Recorder::builder().look_limit(Duration::from_secs(50))
 }
 
+/// Reads on threads of the library's own, and in place.
+const EITHER_WAY: [bool; 2] = [false, true];
+
 /// Has lines sent here.
 fn to_channel(builder: Builder) -> (Recorder, Receiver<Line>) {
     let (lines, trace) = channel();

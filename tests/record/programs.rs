@@ -9,7 +9,9 @@ use std::time::{Duration, SystemTime};
 use asm_tracer::record::{Answer, MemoryKind, Record};
 use asm_tracer::{Command, Filter, Sysno};
 
-use crate::{builder, python, records_of, shell};
+use crate::support::in_process_of_its_own;
+use crate::support::target::thread_runs;
+use crate::{EITHER_WAY, builder, python, records_of, shell};
 
 fn opens() -> Filter {
     Filter::new().trap(Sysno::openat)
@@ -23,34 +25,36 @@ fn of<'a>(records: &'a [Record], name: &'a str) -> impl Iterator<Item = &'a Reco
 
 #[tokio::test]
 async fn paths_are_what_the_program_has_named() {
-    let before = SystemTime::now() - Duration::from_millis(1);
-    let names: [&[u8]; 3] = [b"/etc/passwd", b"/nowhere/caf\xe9", b"/nowhere/\"\\\n"];
-    let mut command = Command::new("cat");
-    command.args(names.map(OsStr::from_bytes));
-    let records = records_of(builder(), &mut command, opens()).await;
-    let paths: Vec<_> = records.iter().flat_map(Record::paths).collect();
-    for name in names {
-        let path = Path::new(OsStr::from_bytes(name));
-        assert_eq!(
-            paths.iter().filter(|found| **found == path).count(),
-            1,
-            "{path:?}"
+    for in_place in EITHER_WAY {
+        let before = SystemTime::now() - Duration::from_millis(1);
+        let names: [&[u8]; 3] = [b"/etc/passwd", b"/nowhere/caf\xe9", b"/nowhere/\"\\\n"];
+        let mut command = Command::new("cat");
+        command.args(names.map(OsStr::from_bytes));
+        let records = records_of(builder().in_place(in_place), &mut command, opens()).await;
+        let paths: Vec<_> = records.iter().flat_map(Record::paths).collect();
+        for name in names {
+            let path = Path::new(OsStr::from_bytes(name));
+            assert_eq!(
+                paths.iter().filter(|found| **found == path).count(),
+                1,
+                "{path:?}"
+            );
+        }
+        for record in &records {
+            assert_eq!(record.sysno(), Some(Sysno::openat));
+            assert_eq!(record.nr, Sysno::openat as i64);
+            assert_eq!(record.args[0] as i32, -100);
+            assert_eq!(record.answer, Answer::Continued);
+            assert_eq!((record.pid, record.child), (record.tid, records[0].child));
+            assert!(record.held > Duration::ZERO && record.ran.is_none() && record.observed.is_none());
+            assert!(record.time >= before && record.time <= SystemTime::now());
+            assert!(record.memory.iter().all(|memory| memory.argument == 1));
+        }
+        assert!(
+            records.is_sorted_by_key(|record| record.time),
+            "a program of one thread"
         );
     }
-    for record in &records {
-        assert_eq!(record.sysno(), Some(Sysno::openat));
-        assert_eq!(record.nr, Sysno::openat as i64);
-        assert_eq!(record.args[0] as i32, -100);
-        assert_eq!(record.answer, Answer::Continued);
-        assert_eq!((record.pid, record.child), (record.tid, records[0].child));
-        assert!(record.held > Duration::ZERO && record.ran.is_none() && record.observed.is_none());
-        assert!(record.time >= before && record.time <= SystemTime::now());
-        assert!(record.memory.iter().all(|memory| memory.argument == 1));
-    }
-    assert!(
-        records.is_sorted_by_key(|record| record.time),
-        "a program of one thread"
-    );
 }
 
 #[tokio::test]
@@ -66,39 +70,41 @@ try: s.sendmsg([b'one', b'two'], [], 0, '/nowhere/other')
 except OSError: pass
 ";
     let calls = [Sysno::write, Sysno::writev, Sysno::connect, Sysno::sendmsg];
-    let records = records_of(
-        builder().buffers(5),
-        &mut python(script),
-        Filter::new().trap(calls),
-    )
-    .await;
-    let buffers: Vec<_> = records
-        .iter()
-        .flat_map(|record| &record.memory)
-        .filter(|memory| memory.kind == MemoryKind::Buffer)
-        .map(|memory| (memory.bytes.as_slice(), memory.truncated))
-        .collect();
-    let expected: [(&[u8], bool); 5] = [
-        (b"abc", false),
-        (b"01234", true),
-        (b"", false),
-        (b"abcde", true),
-        (b"onetw", true),
-    ];
-    assert_eq!(buffers, expected);
-    let addresses: Vec<_> = records
-        .iter()
-        .flat_map(|record| &record.memory)
-        .filter(|memory| memory.kind == MemoryKind::Address)
-        .map(|memory| memory.bytes.split_at(2).1.strip_suffix(b"\0").unwrap())
-        .collect();
-    assert_eq!(addresses, [&b"/nowhere/socket"[..], b"/nowhere/other"]);
-    assert!(
-        records
+    for in_place in EITHER_WAY {
+        let records = records_of(
+            builder().buffers(5).in_place(in_place),
+            &mut python(script),
+            Filter::new().trap(calls),
+        )
+        .await;
+        let buffers: Vec<_> = records
             .iter()
-            .flat_map(|r| &r.memory)
-            .all(|m| m.missing.is_none())
-    );
+            .flat_map(|record| &record.memory)
+            .filter(|memory| memory.kind == MemoryKind::Buffer)
+            .map(|memory| (memory.bytes.as_slice(), memory.truncated))
+            .collect();
+        let expected: [(&[u8], bool); 5] = [
+            (b"abc", false),
+            (b"01234", true),
+            (b"", false),
+            (b"abcde", true),
+            (b"onetw", true),
+        ];
+        assert_eq!(buffers, expected);
+        let addresses: Vec<_> = records
+            .iter()
+            .flat_map(|record| &record.memory)
+            .filter(|memory| memory.kind == MemoryKind::Address)
+            .map(|memory| memory.bytes.split_at(2).1.strip_suffix(b"\0").unwrap())
+            .collect();
+        assert_eq!(addresses, [&b"/nowhere/socket"[..], b"/nowhere/other"]);
+        assert!(
+            records
+                .iter()
+                .flat_map(|r| &r.memory)
+                .all(|m| m.missing.is_none())
+        );
+    }
 
     // What was not asked for is not there.
     let filter = Filter::new().trap(calls);
@@ -106,6 +112,22 @@ except OSError: pass
     assert!(records.iter().all(|record| record.memory.is_empty()));
     let none = records_of(builder().paths(false), &mut Command::new("cat"), opens()).await;
     assert!(!none.is_empty() && none.iter().all(|record| record.memory.is_empty()));
+}
+
+#[test]
+fn what_is_read_in_place_takes_no_other_thread() {
+    in_process_of_its_own("programs::what_is_read_in_place_takes_no_other_thread", || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(async {
+            for in_place in [true, false] {
+                let records =
+                    records_of(builder().in_place(in_place), &mut Command::new("cat"), opens()).await;
+                assert!(records.iter().flat_map(Record::paths).count() > 0);
+                // It waits for more to do for some seconds.
+                assert_ne!(thread_runs("asm_tracer-look"), in_place);
+            }
+        });
+    });
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::future::IntoFuture;
 use asm_tracer::{Delivery, Observed, Signal, Sysno};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 
-use crate::support::target::{filter, on_each_runtime, threads};
+use crate::support::target::{filter, on_each_runtime, thread_runs, threads};
 use crate::support::{in_process_of_its_own, open_descriptors, until, within};
 use crate::{start, target};
 
@@ -13,10 +13,7 @@ const CALLS: &str = "int main(void) { told(); for (;;) trap(1, 2, 3, 4); }";
 
 /// Whether a thread of this process borrows.
 pub(crate) fn borrower_runs() -> bool {
-    threads(std::process::id()).iter().any(|tid| {
-        let name = std::fs::read_to_string(format!("/proc/self/task/{tid}/comm")).unwrap_or_default();
-        name.starts_with("asm_tracer-borr")
-    })
+    thread_runs("asm_tracer-borr")
 }
 
 /// The children of this process, of whatever kind.

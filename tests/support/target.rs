@@ -109,6 +109,14 @@ pub(crate) fn threads(pid: u32) -> Vec<u32> {
     tids.collect()
 }
 
+/// Whether this process has a thread with this name, of which the kernel keeps 15 characters.
+pub(crate) fn thread_runs(name: &str) -> bool {
+    threads(std::process::id()).iter().any(|tid| {
+        let comm = std::fs::read_to_string(format!("/proc/self/task/{tid}/comm"));
+        comm.is_ok_and(|comm| comm.trim_end() == name)
+    })
+}
+
 /// Waits until this many threads of a process are frozen in `trap`.
 pub(crate) async fn frozen_threads(pid: u32, count: usize) {
     until("the threads are frozen", || are_frozen(pid, count)).await;
