@@ -34,7 +34,8 @@ How:
       --journal FILE        keep what is done here, and resume it
       --scratch DIRECTORY   make the scratch directories here
   -w, --writable PATH       let runs write to this as well
-      --unconfined          let runs write wherever you may
+      --online              let runs reach other machines
+      --unconfined          let runs write and reach whatever you may
 
 What comes of it:
       --json FILE           write it as JSON
@@ -43,8 +44,9 @@ What comes of it:
   -h, --help                print this help
 
 Each run has a directory of its own, which is removed afterwards, as its working
-directory, and HOME and TMPDIR beside it. It can write nowhere else. Relative
-paths among the arguments lead there, but not that of the program.
+directory, and HOME and TMPDIR beside it. It can write nowhere else, and reach
+no other machine. Relative paths among the arguments lead there, but not that of
+the program.
 
 A case is [THREAD:]CALL#NUMBER=ERROR: the call with this number of its kind in
 its thread. Threads are named by who made them: 0.2 is the second that the first
@@ -132,6 +134,10 @@ impl Request {
                     let path = PathBuf::from(parser.value()?);
                     repeat += &format!(" --writable {}", quoted(&path));
                     change.push(Box::new(|sweep| sweep.writable(path)));
+                }
+                Long("online") => {
+                    repeat += " --online";
+                    change.push(Box::new(Sweep::online));
                 }
                 Long("unconfined") => {
                     repeat += " --unconfined";

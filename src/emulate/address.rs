@@ -34,7 +34,7 @@ pub enum Address {
 
 impl Address {
     /// What the kernel would make of these bytes.
-    pub(super) fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         let other = || Self::Other(bytes.to_vec());
         let Some((family, _)) = bytes.split_first_chunk::<2>() else {
             return other();

@@ -9,6 +9,7 @@ use syscalls::Sysno;
 
 use super::effect::{Answer, Effect};
 use super::occurrence::Occurrences;
+use super::peers;
 use super::selection::{ProgramTest, Selection, ThreadTest, Wanted};
 use crate::error::{Error, Result};
 use crate::filter::{Condition, Syscalls};
@@ -84,7 +85,7 @@ impl Fault {
         self
     }
 
-    /// Only calls with this file name, or on a descriptor of this file.
+    /// Only calls with this file name, or on a descriptor of this file, or that want to reach the Unix socket with this name.
     ///
     /// A relative path is relative to the working directory of this process; those of the target are resolved from its
     /// own. Links are followed where the directory exists. The name is read from the target's memory on another thread,
@@ -106,6 +107,27 @@ impl Fault {
     /// of several directories; see [`path`](Self::path).
     pub fn outside(mut self, directory: impl AsRef<Path>) -> Self {
         self.selection.outside.push(Wanted::under(directory.as_ref()));
+        self
+    }
+
+    /// Only calls that want to connect or send to an address on another machine, or that may be on one: anything but the
+    /// loopback of IP, and what has none, as Unix sockets. The address is read as a [`path`](Self::path) is.
+    ///
+    /// Calls that send on a connected socket name nobody; `connect` has. `sendto`, `sendmsg` and `sendmmsg` may do without.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use asm_tracer::inject::{Fault, FaultPlan};
+    /// use asm_tracer::{Errno, Sysno};
+    ///
+    /// let unplugged = Fault::on([Sysno::connect, Sysno::sendto, Sysno::sendmsg, Sysno::sendmmsg])
+    ///     .remote()
+    ///     .error(Errno::ENETUNREACH);
+    /// # let _: FaultPlan = [unplugged].into_iter().collect();
+    /// ```
+    pub fn remote(mut self) -> Self {
+        self.selection.remote = true;
         self
     }
 
@@ -293,6 +315,9 @@ impl Fault {
             && !known().any(|call| about(call) || !arguments::paths(call).is_empty())
         {
             return refuse("there is neither a path nor a descriptor among the arguments");
+        }
+        if self.selection.remote && !known().any(peers::can_name) {
+            return refuse("there is no address among the arguments");
         }
         if self.selection.descriptor.is_some() && !known().any(about) {
             return refuse("there is no descriptor among the arguments");

@@ -68,6 +68,7 @@ mod following;
 mod hold;
 mod occurrence;
 mod outcome;
+mod peers;
 mod plan;
 mod record;
 mod selection;

@@ -8,6 +8,8 @@ use std::time::Duration;
 use syscalls::Sysno;
 
 use super::fault::absolute;
+use super::peers;
+use crate::emulate::Address;
 use crate::notify::Notification;
 use crate::syscall::arguments::{self, PathArgument};
 
@@ -21,6 +23,8 @@ pub(super) struct Selection {
     pub(super) path: Option<Wanted>,
     /// Places that the file must not be in, if there are any.
     pub(super) outside: Vec<Wanted>,
+    /// Whether it has to name an address on another machine.
+    pub(super) remote: bool,
     pub(super) descriptor: Option<i32>,
     pub(super) thread: Option<ThreadTest>,
     pub(super) program: Option<ProgramTest>,
@@ -109,6 +113,7 @@ impl Selection {
             && self.is_descriptor(call)
             && self.is_file(call).await
             && self.is_outside(call).await
+            && self.is_remote(call).await
     }
 
     /// Tells whether it matters who made the thread.
@@ -160,7 +165,9 @@ impl Selection {
                 return true;
             }
         }
-        false
+        let sockets = |base: &Path, path: &Path| spellings(base, path);
+        let sockets = look_at_sockets(call, sockets).await;
+        sockets.iter().flatten().any(|name| wanted.is(name))
     }
 
     async fn is_outside(&self, call: &Notification) -> bool {
@@ -178,11 +185,20 @@ impl Selection {
             }
             named = true;
         }
-        // Some calls do without a path.
+        if look_at_sockets(call, resolved).await.iter().any(elsewhere) {
+            return true;
+        }
+        // Some calls do without a path. What is no file, such as a pipe, is nowhere.
         let opened = descriptors(call)
             .into_iter()
-            .filter_map(|number| opened(call.tid()?, number));
+            .filter_map(|number| opened(call.tid()?, number))
+            .filter(|path| path.is_absolute());
         !named && opened.into_iter().any(|path| elsewhere(&path))
+    }
+
+    async fn is_remote(&self, call: &Notification) -> bool {
+        let remote = |_: &Path, addresses: Vec<Address>| addresses.iter().any(peers::is_remote);
+        !self.remote || look_at_peers(call, remote).await == Some(true)
     }
 }
 
@@ -211,14 +227,24 @@ pub(super) async fn named(call: &Notification, argument: PathArgument) -> Vec<Pa
 /// The file that a path argument of a frozen thread leads to, as far as it is there.
 async fn destination(call: &Notification, argument: PathArgument) -> Option<PathBuf> {
     let follows = follows(call);
-    let find = move |base: &Path, path: &Path| {
-        let written = absolute(base, path);
-        let whole = std::fs::canonicalize(&written).ok().filter(|_| follows);
-        let directory = || std::fs::canonicalize(written.parent()?).ok();
-        let in_directory = || Some(directory()?.join(written.file_name()?));
-        whole.or_else(in_directory).unwrap_or_else(|| written.clone())
-    };
-    look_at(call, argument, find).await
+    look_at(call, argument, move |base: &Path, path: &Path| match follows {
+        true => resolved(base, path),
+        false => in_directory(&absolute(base, path)),
+    })
+    .await
+}
+
+/// Where a path leads to, as far as it is there.
+fn resolved(base: &Path, path: &Path) -> PathBuf {
+    let written = absolute(base, path);
+    std::fs::canonicalize(&written).unwrap_or_else(|_| in_directory(&written))
+}
+
+/// The same without the last link.
+fn in_directory(written: &Path) -> PathBuf {
+    let directory = || std::fs::canonicalize(written.parent()?).ok();
+    let whole = || Some(directory()?.join(written.file_name()?));
+    whole().unwrap_or_else(|| written.to_owned())
 }
 
 /// Whether a call that changes a file follows a link to it.
@@ -248,6 +274,35 @@ async fn look_at<T: Send + 'static>(
     let base = base.unwrap_or_else(|| "/".into());
     let address = args[argument.path].cast_unsigned();
     let look = call.look(move |target| Ok(make(&base, &target.read_path(address)?)));
+    tokio::time::timeout(LOOK_LIMIT, look).await.ok()?.ok()
+}
+
+/// Makes something of each name of a Unix socket that a call wants to reach.
+async fn look_at_sockets<T: Send + 'static>(
+    call: &Notification,
+    make: impl Fn(&Path, &Path) -> T + Send + 'static,
+) -> Vec<T> {
+    let each = move |base: &Path, addresses: Vec<Address>| {
+        let paths = addresses.iter().filter_map(|address| match address {
+            Address::UnixPath(path) => Some(path),
+            _ => None,
+        });
+        paths.map(|path| make(base, path)).collect()
+    };
+    look_at_peers(call, each).await.unwrap_or_default()
+}
+
+/// Makes something of the addresses that a call wants to reach, with the directory that they are relative to.
+async fn look_at_peers<T: Send + 'static>(
+    call: &Notification,
+    make: impl FnOnce(&Path, Vec<Address>) -> T + Send + 'static,
+) -> Option<T> {
+    let sysno = call.sysno().filter(|sysno| peers::can_name(*sysno))?;
+    let (tid, args) = (call.tid()?, call.args());
+    let look = call.look(move |target| {
+        let base = std::fs::read_link(format!("/proc/{tid}/cwd")).unwrap_or_else(|_| "/".into());
+        Ok(make(&base, peers::named(target, sysno, args)?))
+    });
     tokio::time::timeout(LOOK_LIMIT, look).await.ok()?.ok()
 }
 

@@ -22,6 +22,7 @@ pub(super) struct Header {
     pub(super) stdin: Option<Vec<u8>>,
     pub(super) confined: bool,
     pub(super) writable: Vec<PathBuf>,
+    pub(super) online: bool,
     /// Of what is run.
     pub(super) stamps: BTreeMap<String, Stamp>,
 }

@@ -72,7 +72,7 @@ async fn attempt_to_learn(setting: &Arc<Setting>, first: u64, deadline: Duration
     let mut runs = Vec::new();
     for number in 0..WATCHED {
         let ran = undisturbed(setting, first + number, watching(setting, deadline)).await?;
-        censuses.push(Census::of(&ran)?);
+        censuses.push(Census::of(&ran, setting.calls.as_deref())?);
         runs.push(ran);
     }
     let mut durations = Vec::new();
@@ -120,7 +120,8 @@ struct Census {
 }
 
 impl Census {
-    fn of(ran: &Ran) -> Result<Self> {
+    /// Of these calls, or all.
+    fn of(ran: &Ran, wanted: Option<&[i64]>) -> Result<Self> {
         let calls = ran.outcome.last_calls();
         if calls.len() > CALLS {
             let why = format!("it makes more than {CALLS} calls, of which fewer could be swept");
@@ -132,7 +133,11 @@ impl Census {
             strangers: 0,
         };
         let mut names = HashMap::<&str, Arc<str>>::new();
-        for call in calls {
+        // What confines the program sees others besides.
+        let number = |call: &Call| call.sysno().map(|sysno| sysno as i64);
+        let is_wanted =
+            |call: &&Call| wanted.is_none_or(|wanted| number(call).is_some_and(|nr| wanted.contains(&nr)));
+        for call in calls.iter().filter(is_wanted) {
             let Some((lineage, sysno)) = known(call) else {
                 census.strangers += 1;
                 continue;
@@ -278,6 +283,7 @@ mod tests {
             files: None,
             stdin: None,
             writable: Some(vec![outside.path().to_owned()]),
+            online: false,
             calls: None,
         });
         let refused = learn(&setting, Duration::from_secs(1)).await.unwrap_err();

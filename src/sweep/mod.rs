@@ -40,9 +40,10 @@
 //! Each run has a directory of its own, with the working directory, `HOME` and `TMPDIR` in it. It is removed afterwards, and
 //! whatever the program has started is killed. Runs may read what the user may read, and write to that directory, to what they
 //! are told is [writable](Sweep::writable), and to `/dev/null` and the like. The kernel sees to that: Landlock (since Linux
-//! 6.2; signals to processes outside and abstract sockets since 6.12). Changes of permissions, owners, times and extended
-//! attributes, which it does not know, fail with `EROFS` by their paths, which is for programs that are not out to get around it.
-//! The network is not closed.
+//! 6.2; signals to processes outside and abstract sockets since 6.12). What it does not know fails by the paths and addresses that
+//! calls name, which is for programs that are not out to get around it: changes of permissions, owners, times and extended
+//! attributes with `EROFS`, Unix sockets elsewhere with `EACCES`, and addresses on other machines with `ENETUNREACH` unless the
+//! sweep is [online](Sweep::online). There is no `io_uring`, through which all of this could be had unseen.
 //!
 //! # What it costs
 //!

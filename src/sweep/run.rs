@@ -27,6 +27,8 @@ pub(super) struct Setting {
     pub(super) stdin: Option<Vec<u8>>,
     /// What may be written to besides; `None` for everything.
     pub(super) writable: Option<Vec<PathBuf>>,
+    /// Whether other machines may be reached.
+    pub(super) online: bool,
     /// Which calls are learned.
     pub(super) calls: Option<Vec<i64>>,
 }
@@ -70,6 +72,9 @@ const METADATA: [Sysno; 18] = [
     Sysno::lremovexattr,
     Sysno::fremovexattr,
 ];
+
+/// They say whom a program wants to reach.
+const REACHES: [Sysno; 4] = [Sysno::connect, Sysno::sendto, Sysno::sendmsg, Sysno::sendmmsg];
 
 impl Setting {
     /// Runs the program under a plan. `number` names the directory, and is used once.
@@ -117,13 +122,24 @@ impl Setting {
         blocking(move || setting.prepare(number)?.scratch.snapshot()).await
     }
 
-    /// Has those calls fail that change files outside, and that Landlock does not know.
-    fn confine(&self, plan: FaultPlan, scratch: &Scratch) -> FaultPlan {
-        let Some(writable) = &self.writable else {
-            return plan;
-        };
-        let changes = Fault::on(METADATA).error(Errno::EROFS).outside(scratch.root());
-        plan.with(writable.iter().fold(changes, Fault::outside))
+    /// Has those calls fail that touch what is outside, and that Landlock does not know.
+    fn confine(&self, mut plan: FaultPlan, scratch: &Scratch) -> FaultPlan {
+        if let Some(writable) = &self.writable {
+            let outside = |fault: Fault| {
+                writable
+                    .iter()
+                    .fold(fault.outside(scratch.root()), Fault::outside)
+            };
+            plan = plan
+                .with(outside(Fault::on(METADATA).error(Errno::EROFS)))
+                .with(outside(Fault::on(REACHES).error(Errno::EACCES)))
+                // Through it, all of these can be had unseen. A kernel where it is switched off says the same.
+                .with(Fault::on(Sysno::io_uring_setup).error(Errno::EPERM));
+            if !self.online {
+                plan = plan.with(Fault::on(REACHES).remote().error(Errno::ENETUNREACH));
+            }
+        }
+        plan
     }
 
     /// A file, beside those that the program knows of.

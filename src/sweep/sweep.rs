@@ -66,6 +66,7 @@ pub struct Sweep {
     journal: Option<PathBuf>,
     scratch: Option<PathBuf>,
     writable: Vec<PathBuf>,
+    online: bool,
     confined: bool,
     repeat_with: String,
     watcher: Option<Watcher>,
@@ -103,6 +104,7 @@ impl Sweep {
             journal: None,
             scratch: None,
             writable: Vec::new(),
+            online: false,
             confined: true,
             repeat_with: "sweep --only".into(),
             watcher: None,
@@ -184,13 +186,19 @@ impl Sweep {
         self
     }
 
-    /// Lets runs write to this file or below this directory as well.
+    /// Lets runs write to this file or below this directory as well, and reach the Unix sockets there.
     pub fn writable(mut self, path: impl Into<PathBuf>) -> Self {
         self.writable.push(path.into());
         self
     }
 
-    /// Lets runs write wherever the user may.
+    /// Lets runs reach other machines. Each of some hundred runs does what the program does there.
+    pub fn online(mut self) -> Self {
+        self.online = true;
+        self
+    }
+
+    /// Lets runs write wherever the user may, and reach whatever there is.
     ///
     /// # Security
     ///
@@ -285,6 +293,7 @@ impl Sweep {
             stdin: self.stdin.clone(),
             confined: self.confined,
             writable: self.writable.clone(),
+            online: self.online,
             stamps: stamps(&self.command, self.files.as_deref(), &self.writable)?,
         })
     }
@@ -319,6 +328,7 @@ impl Sweep {
             files: self.files.clone(),
             stdin: self.stdin.clone(),
             writable: self.confined.then(|| self.writable.clone()),
+            online: self.online,
             calls: self.calls.clone(),
         })
     }

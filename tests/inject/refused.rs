@@ -48,6 +48,10 @@ async fn what_can_not_be_meant_is_refused_before_anything_starts() {
             Fault::on(Sysno::mkdir).fd(1).error(Errno::EIO),
             "no descriptor among",
         ),
+        (
+            Fault::on(Sysno::bind).remote().error(Errno::EIO),
+            "no address among",
+        ),
         (fails().when(arg(7).eq(1)), "the arguments 0 to 5"),
     ] {
         let refusal = refusal(fault.into(), &mut Command::new("/nonexistent")).await;

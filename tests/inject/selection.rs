@@ -200,3 +200,85 @@ async fn a_fault_concerns_files_outside_of_directories_only_wherever_links_lead(
         outcome.assert_hits(hit.into());
     }
 }
+
+/// Names the socket in each way that there is.
+const NAMES: &str = r#"
+#include <sys/socket.h>
+#include <sys/un.h>
+int main(int count, char **arguments) {
+    struct sockaddr_un address = { AF_UNIX };
+    strcpy(address.sun_path, arguments[1]);
+    struct iovec buffer = { "x", 1 };
+    struct mmsghdr messages[2] = { { { NULL, 0, &buffer, 1 } }, { { &address, sizeof address, &buffer, 1 } } };
+    int s = socket(AF_UNIX, SOCK_DGRAM, 0);
+    printf("%d ", sendto(s, "x", 1, 0, (void *)&address, sizeof address) < 0 ? errno : 0);
+    printf("%d ", sendmsg(s, &messages[1].msg_hdr, 0) < 0 ? errno : 0);
+    printf("%d ", sendmmsg(s, messages + 1, 1, 0) < 0 ? errno : 0);
+    printf("%d ", sendmmsg(s, messages, 2, 0) < 0 ? errno : 0);
+    printf("%d ", connect(s, (void *)&address, sizeof address) < 0 ? errno : 0);
+    // Nobody is named, or nobody who can be read.
+    printf("%d ", send(s, "x", 1, 0) < 0 ? errno : 0);
+    printf("%d ", sendto(s, "x", 1, 0, (void *)8, sizeof address) < 0 ? errno : 0);
+    printf("%d ", sendmsg(s, (void *)8, 0) < 0 ? errno : 0);
+    printf("%d ", connect(s, (void *)&address, -1) < 0 ? errno : 0);
+    printf("%d", sendmmsg(s, (void *)8, -1, 0) < 0 ? errno : 0);
+}
+"#;
+const REACHES: [Sysno; 4] = [Sysno::connect, Sysno::sendto, Sysno::sendmsg, Sysno::sendmmsg];
+
+#[tokio::test]
+async fn a_socket_is_known_by_its_names() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    let server = std::os::unix::net::UnixDatagram::bind(here.join("socket")).unwrap();
+    server.set_nonblocking(true).unwrap();
+    std::os::unix::fs::symlink("socket", here.join("link")).unwrap();
+    std::fs::create_dir(here.join("sub")).unwrap();
+    let fault = || Fault::on(REACHES).error(Errno::EPERM);
+    let socket = here.join("socket");
+    // The kernel refuses the second message of the two only after it has sent the first, to nobody.
+    let (hit, missed) = ("1 1 1 1 1 107 14 14 22 14", "0 0 0 107 0 0 14 14 22 14");
+    for name in [socket.to_str().unwrap(), "socket", "link", "./sub/../socket"] {
+        for (fault, expected) in [
+            (fault().path(&socket), hit),
+            (fault().under(here), hit),
+            (fault().path(here.join("other")), missed),
+            (fault().outside(here), missed),
+            (fault().outside(here.join("sub")), hit),
+            (fault().remote(), missed),
+        ] {
+            let mut command = compiled("names_a_socket", NAMES);
+            let outcome = run(fault, command.arg(name).current_dir(here)).await;
+            assert_eq!(stdout(&outcome), expected, "{name}: {outcome}");
+            // It takes a few only.
+            while server.recv(&mut [0]).is_ok() {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_machine_is_known_by_its_address() {
+    let reach = "exec 3<>/dev/udp/$1/9 && echo x >&3; echo $?";
+    for (host, hit) in [
+        ("127.0.0.1", 0),
+        ("::1", 0),
+        ("0.0.0.0", 0),
+        ("192.0.2.1", 1),
+        ("2001:db8::1", 1),
+        ("255.255.255.255", 1),
+    ] {
+        let fault = Fault::on(REACHES).remote().error(Errno::ENETDOWN);
+        let mut command = Command::new("/bin/bash");
+        let outcome = run(
+            fault,
+            command.args(["-c", reach, "bash", host]).env("LC_ALL", "C"),
+        )
+        .await;
+        outcome.assert_hits(hit);
+        assert_eq!(
+            stderr(&outcome).contains("Network is down"),
+            hit == 1,
+            "{host}: {outcome}"
+        );
+    }
+}

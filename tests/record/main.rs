@@ -96,15 +96,8 @@ fn shell(script: &str) -> Command {
     command
 }
 
-/// The program itself, if it is where it mostly is, and not a script that looks for it.
 fn python(script: &str) -> Command {
-    let here = "/usr/bin/python3";
-    let program = if std::path::Path::new(here).exists() {
-        here
-    } else {
-        "python3"
-    };
-    let mut command = Command::new(program);
+    let mut command = Command::new(support::python());
     command.args(["-S", "-c", script]);
     command
 }

@@ -61,6 +61,12 @@ pub(crate) fn state(tid: u32) -> Option<char> {
     proc_status(tid, "State")?.chars().next()
 }
 
+/// The interpreter itself, if it is where it mostly is, and not a script that looks for it.
+pub(crate) fn python() -> &'static str {
+    let here = "/usr/bin/python3";
+    if Path::new(here).exists() { here } else { "python3" }
+}
+
 /// How many descriptors this process has open.
 pub(crate) fn open_descriptors() -> usize {
     // One of them is the directory itself.

@@ -1,13 +1,14 @@
 //! What runs can touch.
 
+use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use asm_tracer::sweep::{Sweep, Verdict};
 use asm_tracer::{Command, Errno, Sysno};
 
-use crate::support::{proc_status, target, until, until_blocking};
-use crate::{begun, run, shell};
+use crate::support::{proc_status, python, target, until, until_blocking, within};
+use crate::{begun, command, run, shell};
 
 /// What tries to get at each of these, and says how often it has.
 const ATTACK: &str = r#"
@@ -50,6 +51,117 @@ async fn nothing_outside_is_touched() {
     let after = std::fs::metadata(&file).unwrap();
     assert_eq!(after.permissions(), before.permissions());
     assert_eq!(after.modified().unwrap(), before.modified().unwrap());
+}
+
+/// Tries to reach an address in each way there is, and says how that ends. A call without an address, or with half of one, is
+/// none of the sweep's business.
+const REACH: &str = r#"
+import ctypes, errno, os, socket, sys
+said = []
+
+def attempt(name, family, kind, call):
+    with socket.socket(family, kind) as s:
+        try: call(s); said.append(f'{name} reached')
+        except OSError as error: said.append(f'{name} {errno.errorcode[error.errno]}')
+
+def many(s, address):
+    # As long as sockaddr_in, in the second message.
+    name = bytes([2, 0]) + address[1].to_bytes(2, 'big') + socket.inet_aton(address[0]) + bytes(8)
+    local = bytes([2, 0]) + address[1].to_bytes(2, 'big') + socket.inet_aton('127.0.0.1') + bytes(8)
+    buffers = [ctypes.create_string_buffer(local), ctypes.create_string_buffer(name)]
+    headers = (ctypes.c_uint64 * 16)()
+    for i, buffer in enumerate(buffers): headers[8 * i] = ctypes.addressof(buffer); headers[8 * i + 1] = 16
+    if ctypes.CDLL(None, use_errno=True).syscall(307, s.fileno(), headers, 2, 0) < 0:
+        raise OSError(ctypes.get_errno(), '')
+
+inet, inet6, unix = socket.AF_INET, socket.AF_INET6, socket.AF_UNIX
+stream, datagram = socket.SOCK_STREAM, socket.SOCK_DGRAM
+for host in ('192.0.2.1', '127.0.0.1'):
+    there = (host, 9)
+    attempt(f'connect {host}', inet, datagram, lambda s: s.connect(there))
+    attempt(f'sendto {host}', inet, datagram, lambda s: s.sendto(b'x', there))
+    attempt(f'sendmsg {host}', inet, datagram, lambda s: s.sendmsg([b'x'], [], 0, there))
+    attempt(f'sendmmsg {host}', inet, datagram, lambda s: many(s, there))
+attempt('fast open', inet, stream, lambda s: s.sendto(b'x', socket.MSG_FASTOPEN, ('192.0.2.1', 9)))
+attempt('IPv6', inet6, datagram, lambda s: s.connect(('2001:db8::1', 9)))
+attempt('mapped', inet6, datagram, lambda s: s.connect(('::ffff:192.0.2.1', 9)))
+for path in sys.argv[2:]:
+    attempt(path, unix, stream, lambda s: s.connect(path))
+server = socket.socket(unix, stream); server.bind('own'); server.listen()
+attempt('own', unix, stream, lambda s: s.connect('own'))
+os.symlink(sys.argv[2], 'link')
+attempt('link', unix, stream, lambda s: s.connect('link'))
+attempt('no address', unix, stream, lambda s: s.send(b'x'))
+ctypes.CDLL(None, use_errno=True).syscall(425, 0, 0)
+said.append(f'io_uring {errno.errorcode[ctypes.get_errno()]}')
+open(f'{sys.argv[1]}/{os.getpid()}', 'w').write('\n'.join(said))
+"#;
+
+/// What all runs have said.
+fn said_in(directory: &Path) -> HashMap<String, String> {
+    let runs = std::fs::read_dir(directory).unwrap();
+    let mut texts: Vec<_> = runs
+        .map(|run| std::fs::read_to_string(run.unwrap().path()).unwrap())
+        .collect();
+    texts.sort();
+    texts.dedup();
+    assert_eq!(texts.len(), 1, "{texts:?}");
+    let lines = texts[0].lines().map(|line| line.rsplit_once(' ').unwrap());
+    lines.map(|(name, end)| (name.into(), end.into())).collect()
+}
+
+#[tokio::test]
+async fn nobody_outside_is_reached() {
+    let directory = tempfile::tempdir().unwrap();
+    let [socket, other] = ["socket", "other"].map(|name| directory.path().join(name));
+    let servers = [&socket, &other].map(|path| std::os::unix::net::UnixListener::bind(path).unwrap());
+    let reach = |to: &Path| {
+        let mut command = command(python(), ["-c", REACH]);
+        command.args([to, &socket, &other]);
+        command
+    };
+    let said = async |change: &dyn Fn(Sweep) -> Sweep| {
+        let to = tempfile::tempdir().unwrap();
+        let sweep = Sweep::new(reach(to.path())).calls(Sysno::chdir);
+        let report = run(change(sweep.writable(to.path()))).await;
+        assert!(report.trials.is_empty(), "{report}");
+        said_in(to.path())
+    };
+    let names = |path: &Path| path.to_str().unwrap().to_owned();
+    let here = ["connect", "sendto", "sendmsg", "sendmmsg"];
+    let closed = said(&|sweep| sweep).await;
+    for call in here {
+        assert_eq!(closed[&format!("{call} 192.0.2.1")], "ENETUNREACH", "{closed:?}");
+        assert_eq!(closed[&format!("{call} 127.0.0.1")], "reached", "{closed:?}");
+    }
+    for name in ["fast open", "IPv6", "mapped"] {
+        assert_eq!(closed[name], "ENETUNREACH", "{closed:?}");
+    }
+    for name in [names(&socket), names(&other), "link".into()] {
+        assert_eq!(closed[&name], "EACCES", "{closed:?}");
+    }
+    assert_eq!((&*closed["own"], &*closed["no address"]), ("reached", "ENOTCONN"));
+    assert_eq!(closed["io_uring"], "EPERM");
+
+    let asked = said(&|sweep| sweep.writable(&socket)).await;
+    assert_eq!(asked[&names(&socket)], "reached", "{asked:?}");
+    assert_eq!((&*asked["link"], &*asked[&names(&other)]), ("reached", "EACCES"));
+    assert_eq!(asked["connect 192.0.2.1"], "ENETUNREACH");
+
+    // Whatever this machine makes of it.
+    let to = tempfile::tempdir().unwrap();
+    let (alone, listener) = reach(to.path()).current_dir(to.path()).spawn().await.unwrap();
+    drop(within("the end", alone.wait_with_output()).await.unwrap());
+    drop(listener);
+    std::fs::remove_file(to.path().join("own")).unwrap();
+    std::fs::remove_file(to.path().join("link")).unwrap();
+    let open = said_in(to.path());
+    let reached = open.iter().find(|(name, _)| name.contains("192.0.2.1")).unwrap();
+    let online = said(&Sweep::online).await;
+    assert_eq!(online[reached.0], *reached.1);
+    assert_eq!(online[&names(&socket)], "EACCES");
+    assert_eq!(said(&Sweep::unconfined).await, open);
+    drop(servers);
 }
 
 #[tokio::test]
