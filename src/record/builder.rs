@@ -81,7 +81,7 @@ impl Builder {
     /// Whether memory is read on the thread that serves the calls, and not on another one. No unless told otherwise.
     ///
     /// A call then costs a fraction. It is for programs that are trusted: a hostile one can make a read
-    /// [stall](Notification::look#security) for as long as it likes, which then blocks the runtime, and no
+    /// [stall](Notification::look) for as long as it likes, which then blocks the runtime, and no
     /// [limit](Self::look_limit) ends it.
     pub fn in_place(mut self, yes: bool) -> Self {
         self.options.choice.in_place = yes;
