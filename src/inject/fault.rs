@@ -1,16 +1,17 @@
 //! One fault: which calls, which of their occurrences, and what becomes of them.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use syscalls::Sysno;
 
 use super::effect::{Answer, Effect};
+use super::names::Wanted;
 use super::occurrence::Occurrences;
 use super::peers;
-use super::selection::{ProgramTest, Selection, ThreadTest, Wanted};
+use super::selection::{ProgramTest, Selection, ThreadTest};
 use crate::error::{Error, Result};
 use crate::filter::{Condition, Syscalls};
 use crate::syscall::SignalNumber;
@@ -341,18 +342,4 @@ impl Fault {
 
 pub(super) fn sysno(number: i64) -> Option<Sysno> {
     usize::try_from(number).ok().and_then(Sysno::new)
-}
-
-/// Makes a path absolute, without `.` and `..`, as it is written.
-pub(super) fn absolute(base: &Path, path: &Path) -> PathBuf {
-    use std::path::Component;
-    let mut whole = PathBuf::new();
-    for component in base.join(path).components() {
-        match component {
-            Component::CurDir => {}
-            Component::ParentDir => drop(whole.pop()),
-            other => whole.push(other),
-        }
-    }
-    whole
 }

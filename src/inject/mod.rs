@@ -66,6 +66,7 @@ mod expression;
 mod fault;
 mod following;
 mod hold;
+mod names;
 mod occurrence;
 mod outcome;
 mod peers;

@@ -3,18 +3,13 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use syscalls::Sysno;
-
-use super::fault::absolute;
+use super::names::{self, Wanted, descriptors, opened};
 use super::peers;
 use crate::emulate::Address;
 use crate::notify::Notification;
-use crate::syscall::arguments::{self, PathArgument};
+use crate::syscall::arguments;
 
-/// How long a look at a name in the target may take. Only a hostile target makes it take so long.
-const LOOK_LIMIT: Duration = Duration::from_secs(1);
 /// What the kernel keeps of a thread's name.
 const NAME_LENGTH: usize = 15;
 
@@ -52,57 +47,6 @@ impl ProgramTest {
             false => Self::Named(program),
         }
     }
-}
-
-/// The file or directory that is meant, as it is written and as the links lead there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wanted {
-    names: Vec<PathBuf>,
-    below: bool,
-}
-
-impl Wanted {
-    pub(super) fn exactly(path: &Path) -> Self {
-        let here = std::env::current_dir().unwrap_or_else(|_| "/".into());
-        Self {
-            names: spellings(&here, path),
-            below: false,
-        }
-    }
-
-    pub(super) fn under(directory: &Path) -> Self {
-        Self {
-            below: true,
-            ..Self::exactly(directory)
-        }
-    }
-
-    fn is(&self, path: &Path) -> bool {
-        self.names.iter().any(|name| match self.below {
-            true => path.starts_with(name),
-            false => path == name,
-        })
-    }
-}
-
-/// A path as it is written, and with the links of its directory resolved, and with its own.
-fn spellings(base: &Path, path: &Path) -> Vec<PathBuf> {
-    let written = absolute(base, path);
-    let in_directory = written
-        .parent()
-        .zip(written.file_name())
-        .and_then(|(directory, name)| {
-            let directory = std::fs::canonicalize(directory).ok()?;
-            Some(directory.join(name))
-        });
-    let resolved = std::fs::canonicalize(&written).ok();
-    let mut names = vec![written];
-    for name in [in_directory, resolved].into_iter().flatten() {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    names
 }
 
 impl Selection {
@@ -161,12 +105,12 @@ impl Selection {
             return true;
         }
         for argument in call.sysno().map_or(&[][..], arguments::paths) {
-            if named(call, *argument).await.iter().any(|name| wanted.is(name)) {
+            let names = names::named(call, *argument).await;
+            if names.iter().any(|name| wanted.is(name)) {
                 return true;
             }
         }
-        let sockets = |base: &Path, path: &Path| spellings(base, path);
-        let sockets = look_at_sockets(call, sockets).await;
+        let sockets = names::look_at_sockets(call, names::spellings).await;
         sockets.iter().flatten().any(|name| wanted.is(name))
     }
 
@@ -177,7 +121,7 @@ impl Selection {
         let elsewhere = |path: &PathBuf| !self.outside.iter().any(|place| place.is(path));
         let mut named = false;
         for argument in call.sysno().map_or(&[][..], arguments::paths) {
-            let Some(path) = destination(call, *argument).await else {
+            let Some(path) = names::destination(call, *argument).await else {
                 continue;
             };
             if elsewhere(&path) {
@@ -185,7 +129,8 @@ impl Selection {
             }
             named = true;
         }
-        if look_at_sockets(call, resolved).await.iter().any(elsewhere) {
+        let sockets = names::look_at_sockets(call, names::resolved).await;
+        if sockets.iter().any(elsewhere) {
             return true;
         }
         // Some calls do without a path. What is no file, such as a pipe, is nowhere.
@@ -198,112 +143,8 @@ impl Selection {
 
     async fn is_remote(&self, call: &Notification) -> bool {
         let remote = |_: &Path, addresses: Vec<Address>| addresses.iter().any(peers::is_remote);
-        !self.remote || look_at_peers(call, remote).await == Some(true)
+        !self.remote || names::look_at_peers(call, remote).await == Some(true)
     }
-}
-
-/// The numbers in the arguments of a call that are descriptors.
-pub(super) fn descriptors(call: &Notification) -> Vec<i32> {
-    let places = call.sysno().map_or(&[][..], arguments::descriptors);
-    places.iter().map(|place| call.args()[*place] as i32).collect()
-}
-
-/// What a descriptor of a thread leads to.
-pub(super) fn opened(tid: i32, number: i32) -> Option<PathBuf> {
-    let path = std::fs::read_link(format!("/proc/{tid}/fd/{number}")).ok()?;
-    let name = path.as_os_str().as_bytes();
-    match name.strip_suffix(b" (deleted)") {
-        Some(name) => Some(OsStr::from_bytes(name).into()),
-        None => Some(path),
-    }
-}
-
-/// The names that a path argument of a frozen thread may be known by. It is read, and its links are followed, where that
-/// may stall.
-pub(super) async fn named(call: &Notification, argument: PathArgument) -> Vec<PathBuf> {
-    look_at(call, argument, spellings).await.unwrap_or_default()
-}
-
-/// The file that a path argument of a frozen thread leads to, as far as it is there.
-async fn destination(call: &Notification, argument: PathArgument) -> Option<PathBuf> {
-    let follows = follows(call);
-    look_at(call, argument, move |base: &Path, path: &Path| match follows {
-        true => resolved(base, path),
-        false => in_directory(&absolute(base, path)),
-    })
-    .await
-}
-
-/// Where a path leads to, as far as it is there.
-fn resolved(base: &Path, path: &Path) -> PathBuf {
-    let written = absolute(base, path);
-    std::fs::canonicalize(&written).unwrap_or_else(|_| in_directory(&written))
-}
-
-/// The same without the last link.
-fn in_directory(written: &Path) -> PathBuf {
-    let directory = || std::fs::canonicalize(written.parent()?).ok();
-    let whole = || Some(directory()?.join(written.file_name()?));
-    whole().unwrap_or_else(|| written.to_owned())
-}
-
-/// Whether a call that changes a file follows a link to it.
-fn follows(call: &Notification) -> bool {
-    use Sysno as S;
-    let followed = |flags: usize| call.args()[flags] as i32 & libc::AT_SYMLINK_NOFOLLOW == 0;
-    match call.sysno() {
-        Some(S::lchown | S::lsetxattr | S::lremovexattr) => false,
-        Some(S::fchownat) => followed(4),
-        Some(S::utimensat | S::fchmodat2) => followed(3),
-        _ => true,
-    }
-}
-
-/// Reads a path argument of a frozen thread, with the directory that it is relative to, and makes something of both.
-async fn look_at<T: Send + 'static>(
-    call: &Notification,
-    argument: PathArgument,
-    make: impl FnOnce(&Path, &Path) -> T + Send + 'static,
-) -> Option<T> {
-    let args = call.args();
-    let tid = call.tid()?;
-    let base = match argument.directory.map(|place| args[place] as i32) {
-        None | Some(libc::AT_FDCWD) => std::fs::read_link(format!("/proc/{tid}/cwd")).ok(),
-        Some(number) => opened(tid, number),
-    };
-    let base = base.unwrap_or_else(|| "/".into());
-    let address = args[argument.path].cast_unsigned();
-    let look = call.look(move |target| Ok(make(&base, &target.read_path(address)?)));
-    tokio::time::timeout(LOOK_LIMIT, look).await.ok()?.ok()
-}
-
-/// Makes something of each name of a Unix socket that a call wants to reach.
-async fn look_at_sockets<T: Send + 'static>(
-    call: &Notification,
-    make: impl Fn(&Path, &Path) -> T + Send + 'static,
-) -> Vec<T> {
-    let each = move |base: &Path, addresses: Vec<Address>| {
-        let paths = addresses.iter().filter_map(|address| match address {
-            Address::UnixPath(path) => Some(path),
-            _ => None,
-        });
-        paths.map(|path| make(base, path)).collect()
-    };
-    look_at_peers(call, each).await.unwrap_or_default()
-}
-
-/// Makes something of the addresses that a call wants to reach, with the directory that they are relative to.
-async fn look_at_peers<T: Send + 'static>(
-    call: &Notification,
-    make: impl FnOnce(&Path, Vec<Address>) -> T + Send + 'static,
-) -> Option<T> {
-    let sysno = call.sysno().filter(|sysno| peers::can_name(*sysno))?;
-    let (tid, args) = (call.tid()?, call.args());
-    let look = call.look(move |target| {
-        let base = std::fs::read_link(format!("/proc/{tid}/cwd")).unwrap_or_else(|_| "/".into());
-        Ok(make(&base, peers::named(target, sysno, args)?))
-    });
-    tokio::time::timeout(LOOK_LIMIT, look).await.ok()?.ok()
 }
 
 fn has_name(tid: i32, wanted: &OsStr) -> bool {

@@ -14,10 +14,10 @@ use super::effect::{Answer, Effect};
 use super::fault::Fault;
 use super::following::{Descendants, Following};
 use super::hold::Holds;
+use super::names;
 use super::occurrence;
 use super::plan::Shared;
 use super::record::{Call, Hit, Recorder};
-use super::selection;
 use super::signal::{ends_process, is_being_killed, recipient, send, send_to_thread};
 use crate::error::{Error, Result};
 use crate::notify::{AnswerError, Arch, Listener, Notification};
@@ -353,10 +353,10 @@ async fn shortened(call: &Notification, length: usize) -> Result<([i64; 6], Opti
 /// The file that a call is about, for the record.
 async fn file(call: &Notification) -> Option<std::path::PathBuf> {
     for argument in arguments::paths(call.sysno()?) {
-        if let Some(name) = selection::named(call, *argument).await.into_iter().next() {
+        if let Some(name) = names::named(call, *argument).await.into_iter().next() {
             return Some(name);
         }
     }
-    let number = selection::descriptors(call).into_iter().next()?;
-    selection::opened(call.tid()?, number)
+    let number = names::descriptors(call).into_iter().next()?;
+    names::opened(call.tid()?, number)
 }
