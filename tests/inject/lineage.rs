@@ -1,32 +1,18 @@
 //! Faults of threads by who made them, and the end of all descendants.
 
 use std::collections::BTreeSet;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use asm_tracer::inject::{Fault, FaultPlan};
 use asm_tracer::{Command, Errno, Signal, Sysno};
 
-use super::support::{proc_status, until, within};
+use super::support::{self, proc_status, until, within};
 use super::{compiled, run, run_plan, shell, stdout};
 
 fn python(script: &str) -> Command {
-    let mut command = Command::new(interpreter());
+    let mut command = Command::new(support::python());
     command.args(["-c", script]);
     command
-}
-
-/// The program itself: `python3` may be a script that finds it.
-fn interpreter() -> &'static str {
-    static PATH: OnceLock<String> = OnceLock::new();
-    PATH.get_or_init(|| {
-        let mut python = std::process::Command::new("python3");
-        let output = python
-            .args(["-c", "import sys; print(sys.executable)"])
-            .output()
-            .unwrap();
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    })
 }
 
 #[tokio::test]

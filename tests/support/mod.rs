@@ -10,6 +10,7 @@ use std::future::Future;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// How long something may take that takes milliseconds on an idle machine.
@@ -61,10 +62,14 @@ pub(crate) fn state(tid: u32) -> Option<char> {
     proc_status(tid, "State")?.chars().next()
 }
 
-/// The interpreter itself, if it is where it mostly is, and not a script that looks for it.
+/// The interpreter itself: `python3` may be a script that finds it.
 pub(crate) fn python() -> &'static str {
-    let here = "/usr/bin/python3";
-    if Path::new(here).exists() { here } else { "python3" }
+    static PATH: OnceLock<String> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let find = ["-c", "import sys; print(sys.executable)"];
+        let output = Command::new("python3").args(find).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    })
 }
 
 /// How many descriptors this process has open.
