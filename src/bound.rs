@@ -63,13 +63,12 @@ impl Bound {
         let permit = Arc::clone(semaphore).acquire_owned().await;
         let permit = permit.map_err(|_| io::Error::from(io::ErrorKind::Interrupted))?;
         let (sender, receiver) = oneshot::channel();
-        workers::run(Box::new(move || {
+        workers::run(Box::new(move |_| {
             let _permit = permit;
             if !sender.is_closed() {
                 // Which tells the one who waits.
                 let _ = sender.send(work());
             }
-            None
         }))?;
         receiver.await.map_err(ended)
     }

@@ -9,6 +9,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -18,9 +19,8 @@ use nix::sys::signal::{SigmaskHow, pthread_sigmask};
 use crate::per_process::PerProcess;
 use crate::reaper::all_but_sigsys;
 
-/// Work for a thread, which gives who is to be told of its end: once the thread is there for the next, which may follow
-/// from it. It may panic, of which nobody is told.
-pub(crate) type Work = Box<dyn FnOnce() -> Option<Waker> + Send>;
+/// Work for a thread. It may panic, of which nobody is told.
+pub(crate) type Work = Box<dyn FnOnce(&Arc<Worker>) + Send>;
 
 /// A thread without work ends after this long.
 const IDLE: Duration = Duration::from_secs(5);
@@ -36,9 +36,11 @@ fn pool() -> MutexGuard<'static, Vec<Arc<Worker>>> {
 
 /// Where a thread without work waits for some.
 #[derive(Default)]
-struct Worker {
+pub(crate) struct Worker {
     work: Mutex<Option<Work>>,
     came: Condvar,
+    /// It is in the pool, or was taken out of it for what comes next. Only its own thread asks.
+    rests: AtomicBool,
 }
 
 /// Has the work done on a thread, at once.
@@ -60,8 +62,8 @@ fn serve(work: Work) {
     let worker = Arc::new(Worker::default());
     let mut next = Some(work);
     while let Some(work) = next {
-        let waker = caught(work).flatten();
-        next = worker.next(waker);
+        caught(|| work(&worker));
+        next = worker.next();
     }
 }
 
@@ -83,11 +85,18 @@ impl Worker {
         self.came.notify_one();
     }
 
+    /// Is there for the next work from now on. The work at hand may say so before it tells others that it is done, from which
+    /// the next may follow; it must not do much more then.
+    pub(crate) fn rest(self: &Arc<Self>) {
+        if !self.rests.swap(true, Ordering::Relaxed) {
+            pool().push(Arc::clone(self));
+        }
+    }
+
     /// Waits for work; `None` if there was none for a while and there won't be any.
-    fn next(self: &Arc<Self>, waker: Option<Waker>) -> Option<Work> {
-        pool().push(Arc::clone(self));
-        wake(waker);
-        self.wait(IDLE).or_else(|| {
+    fn next(self: &Arc<Self>) -> Option<Work> {
+        self.rest();
+        let work = self.wait(IDLE).or_else(|| {
             let mut pool = pool();
             let place = pool.iter().position(|idle| Arc::ptr_eq(idle, self));
             match place {
@@ -101,7 +110,9 @@ impl Worker {
                     self.wait(Duration::MAX)
                 }
             }
-        })
+        });
+        self.rests.store(false, Ordering::Relaxed);
+        work
     }
 
     fn wait(&self, limit: Duration) -> Option<Work> {

@@ -107,9 +107,8 @@ impl Opening {
             return Hurry::Ends;
         }
         let opening = Arc::clone(self);
-        let released = workers::run(Box::new(move || {
+        let released = workers::run(Box::new(move |_| {
             opening.release();
-            None
         }));
         if released.is_err() {
             // Then the thread goes on until a process opens the other end.

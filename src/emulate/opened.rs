@@ -75,9 +75,8 @@ impl Opened {
 impl Drop for Opened {
     fn drop(&mut self) {
         if let Some(fd) = self.fd.take().filter(|_| !self.quick_to_close) {
-            let _ = workers::run(Box::new(move || {
+            let _ = workers::run(Box::new(move |_| {
                 drop(fd);
-                None
             }));
         }
     }

@@ -28,9 +28,8 @@ impl AsRawFd for Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         if let Some(fd) = self.0.take() {
-            let _ = workers::run(Box::new(move || {
+            let _ = workers::run(Box::new(move |_| {
                 drop(fd);
-                None
             }));
         }
     }

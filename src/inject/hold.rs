@@ -16,7 +16,7 @@ use super::signal::send_to_thread;
 use crate::error::Error;
 use crate::notify::{AnswerError, Notification};
 use crate::syscall::{PtraceOptions, PtraceRequest, SignalNumber, ptrace};
-use crate::workers;
+use crate::workers::{self, Worker};
 
 /// How many threads of one program are held at a time: each takes a thread of this process.
 const HELD: usize = 64;
@@ -64,13 +64,12 @@ impl Holds {
         let slot = Arc::new(Mutex::new(Some(call)));
         let work = {
             let slot = Arc::clone(&slot);
-            Box::new(move || {
+            Box::new(move |_: &Arc<Worker>| {
                 if let Some(call) = take(&slot) {
                     let outcome = holds.run(call, delay, signals);
                     holds.state().held -= 1;
                     let _ = reply.send(outcome);
                 }
-                None
             })
         };
         if let Err(source) = workers::run(work) {

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
-use crate::workers;
+use crate::workers::{self, Worker};
 
 /// How many threads one listener's targets can stall.
 const LIMIT: usize = 4;
@@ -47,7 +47,7 @@ impl Lane {
             return Ok(());
         }
         let lane = Arc::clone(self);
-        workers::run(Box::new(move || lane.serve(job)))?;
+        workers::run(Box::new(move |worker| lane.serve(job, worker)))?;
         state.busy += 1;
         Ok(())
     }
@@ -65,25 +65,25 @@ impl Lane {
         drop(withdrawn);
     }
 
-    /// Does a look and those that wait; gives who waits for the last one.
-    fn serve(&self, first: Arc<dyn Job>) -> Option<Waker> {
-        let mut job = first;
-        loop {
+    /// Does a look and those that wait.
+    fn serve(&self, first: Arc<dyn Job>, worker: &Arc<Worker>) {
+        let mut next = Some(first);
+        while let Some(job) = next {
             let waker = job.run();
-            match self.next() {
-                Some(next) => job = next,
-                None => return waker,
-            }
+            next = self.next(worker);
+            // Another look may follow from that.
             workers::wake(waker);
         }
     }
 
     /// The next look for a thread that is done with one.
-    fn next(&self) -> Option<Arc<dyn Job>> {
+    fn next(&self, worker: &Arc<Worker>) -> Option<Arc<dyn Job>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let next = state.waiting.pop_front();
         if next.is_none() {
             state.busy -= 1;
+            // Before another look finds that there is room for it, which had a thread made otherwise.
+            worker.rest();
         }
         next
     }
