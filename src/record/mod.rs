@@ -57,7 +57,7 @@
 //! # Security
 //!
 //! A target can change its memory after the look and before the kernel's own reading, so that a trace of what it has
-//! called is evidence of the registers alone. It can't keep the supervisor from going on, nor make the trace larger than the
+//! called is evidence of the registers alone. It can't keep the supervisor from going on, unless memory is read in place, nor make the trace larger than the
 //! limits say: each call has one line. A trace has what programs write and send, secrets included.
 //!
 //! # The trace as JSON lines

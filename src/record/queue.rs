@@ -100,10 +100,10 @@ impl Queue {
         if let Ok(place) = places().try_acquire_owned() {
             return Some(place);
         }
+        self.hurry();
         if self.places.is_closed() || self.stuck.load(Ordering::Relaxed) {
             return None;
         }
-        self.hurry();
         match within(grace, places().acquire_owned()).await {
             Ok(Some(place)) => place.ok(),
             _ => {

@@ -80,7 +80,8 @@ impl Recorder {
     /// Takes a call, and gives it back to be answered, once there is room for its record and its memory was looked at.
     ///
     /// It waits no longer than the [grace](Builder::grace) and the [limit of a look](Builder::look_limit) together, whatever
-    /// the target and the destination of the trace do. Looks are [off the runtime](Notification::look).
+    /// the target and the destination of the trace do. Looks are [off the runtime](Notification::look), unless they are to be
+    /// [in place](Builder::in_place), where they have no limit.
     ///
     /// # Cancel safety
     ///
