@@ -50,7 +50,8 @@
 //! # What is not seen
 //!
 //! What a program asks of the kernel by `io_uring`, calls that the vDSO answers, and calls through the ABIs of 32 bits and x32
-//! run as they are. A fault of `io_uring_setup` has programs do without the first.
+//! run as they are. A fault of `io_uring_setup` has programs do without the first, and
+//! [`refuse_other_abis`](FaultPlan::refuse_other_abis) without the last.
 //!
 //! # Security
 //!

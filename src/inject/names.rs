@@ -1,6 +1,7 @@
 //! The names of what calls are about: files, by path and by descriptor, and sockets.
 
 use std::ffi::OsStr;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,7 +10,8 @@ use syscalls::Sysno;
 
 use super::peers;
 use crate::emulate::Address;
-use crate::notify::Notification;
+use crate::error::Error;
+use crate::notify::{Look, Notification};
 use crate::syscall::arguments::{self, PathArgument};
 
 /// How long a look at a name in the target may take. Only a hostile target makes it take so long.
@@ -72,13 +74,34 @@ pub(super) fn descriptors(call: &Notification) -> Vec<i32> {
     places.iter().map(|place| call.args()[*place] as i32).collect()
 }
 
-/// What a descriptor of a thread leads to.
-pub(super) fn opened(tid: i32, number: i32) -> Option<PathBuf> {
-    let path = std::fs::read_link(format!("/proc/{tid}/fd/{number}")).ok()?;
+/// What a descriptor of a thread leads to: an absolute path, if it is a file.
+pub(super) fn opened(tid: i32, number: i32) -> io::Result<PathBuf> {
+    let path = std::fs::read_link(format!("/proc/{tid}/fd/{number}"))?;
     let name = path.as_os_str().as_bytes();
-    match name.strip_suffix(b" (deleted)") {
-        Some(name) => Some(OsStr::from_bytes(name).into()),
-        None => Some(path),
+    let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
+    // That of a `memfd_create(2)` begins with a slash.
+    let name = match name.strip_prefix(b"/") {
+        Some(memory) if memory.starts_with(b"memfd:") => memory,
+        _ => name,
+    };
+    Ok(OsStr::from_bytes(name).into())
+}
+
+/// Why there is nothing to be said of what a call names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unseen {
+    /// The kernel can't read it either.
+    Faulty,
+    /// It may be anything.
+    Unknown,
+}
+
+impl From<Error> for Unseen {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Fault { .. } | Error::TooLong { .. } => Self::Faulty,
+            _ => Self::Unknown,
+        }
     }
 }
 
@@ -89,18 +112,24 @@ pub(super) async fn named(call: &Notification, argument: PathArgument) -> Vec<Pa
 }
 
 /// The file that a path argument of a frozen thread leads to, as far as it is there.
-pub(super) async fn destination(call: &Notification, argument: PathArgument) -> Option<PathBuf> {
-    let follows = follows(call);
+pub(super) async fn destination(call: &Notification, argument: PathArgument) -> Result<PathBuf, Unseen> {
+    let (tid, follows) = (call.tid().ok_or(Unseen::Unknown)?, follows(call));
     look_at(call, argument, move |base: &Path, path: &Path| match follows {
-        true => resolved(base, path),
-        false => in_directory(&absolute(base, path)),
+        true => resolved(tid, base, path),
+        false => in_directory(&base.join(own(tid, path))),
     })
     .await
 }
 
-/// Where a path leads to, as far as it is there.
-pub(super) fn resolved(base: &Path, path: &Path) -> PathBuf {
-    let written = absolute(base, path);
+/// The files that the sockets are that a call wants to reach.
+pub(super) async fn sockets(call: &Notification) -> Result<Vec<PathBuf>, Unseen> {
+    let tid = call.tid().ok_or(Unseen::Unknown)?;
+    look_at_sockets(call, move |base, path| resolved(tid, base, path)).await
+}
+
+/// Where a path of a thread leads to, as far as it is there.
+fn resolved(tid: i32, base: &Path, path: &Path) -> PathBuf {
+    let written = base.join(own(tid, path));
     std::fs::canonicalize(&written).unwrap_or_else(|_| in_directory(&written))
 }
 
@@ -108,7 +137,22 @@ pub(super) fn resolved(base: &Path, path: &Path) -> PathBuf {
 fn in_directory(written: &Path) -> PathBuf {
     let directory = || std::fs::canonicalize(written.parent()?).ok();
     let whole = || Some(directory()?.join(written.file_name()?));
-    whole().unwrap_or_else(|| written.to_owned())
+    whole().unwrap_or_else(|| absolute(Path::new("/"), written))
+}
+
+/// A path that means something else to each process, as it is to this one.
+fn own(tid: i32, path: &Path) -> PathBuf {
+    let own = |below: &str| PathBuf::from(format!("/proc/{tid}{below}"));
+    for (prefix, here) in [
+        ("/proc/self", own("")),
+        ("/proc/thread-self", own("")),
+        ("/dev/fd", own("/fd")),
+    ] {
+        if let Ok(rest) = path.strip_prefix(prefix) {
+            return here.join(rest);
+        }
+    }
+    path.to_owned()
 }
 
 /// Whether a call that changes a file follows a link to it.
@@ -128,46 +172,68 @@ async fn look_at<T: Send + 'static>(
     call: &Notification,
     argument: PathArgument,
     make: impl FnOnce(&Path, &Path) -> T + Send + 'static,
-) -> Option<T> {
+) -> Result<T, Unseen> {
     let args = call.args();
-    let tid = call.tid()?;
+    let tid = call.tid().ok_or(Unseen::Unknown)?;
     let base = match argument.directory.map(|place| args[place] as i32) {
-        None | Some(libc::AT_FDCWD) => std::fs::read_link(format!("/proc/{tid}/cwd")).ok(),
-        Some(number) => opened(tid, number),
+        None | Some(libc::AT_FDCWD) => working_directory(tid),
+        Some(number) => opened(tid, number).ok(),
     };
-    let base = base.unwrap_or_else(|| "/".into());
     let address = args[argument.path].cast_unsigned();
-    let look = call.look(move |target| Ok(make(&base, &target.read_path(address)?)));
-    tokio::time::timeout(LOOK_LIMIT, look).await.ok()?.ok()
+    let look = call.look(move |target| {
+        let path = target.read_path(address)?;
+        Ok(base_of(&path, base.as_deref()).map(|base| make(base, &path)))
+    });
+    within_limit(look).await?
 }
 
-/// Makes something of each name of a Unix socket that a call wants to reach.
+fn working_directory(tid: i32) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/{tid}/cwd")).ok()
+}
+
+/// What a path is relative to, if it is not known to be something.
+fn base_of<'a>(path: &Path, known: Option<&'a Path>) -> Result<&'a Path, Unseen> {
+    match path.is_absolute() {
+        true => Ok(Path::new("/")),
+        false => known.ok_or(Unseen::Unknown),
+    }
+}
+
+async fn within_limit<T>(look: Look<T>) -> Result<T, Unseen> {
+    let looked = tokio::time::timeout(LOOK_LIMIT, look).await;
+    looked.map_or(Err(Unseen::Unknown), |looked| Ok(looked?))
+}
+
+/// Makes something of each name of a Unix socket that a call wants to reach, with the directory that it is relative to.
 pub(super) async fn look_at_sockets<T: Send + 'static>(
     call: &Notification,
     make: impl Fn(&Path, &Path) -> T + Send + 'static,
-) -> Vec<T> {
-    let each = move |base: &Path, addresses: Vec<Address>| {
+) -> Result<Vec<T>, Unseen> {
+    let base = call.tid().and_then(working_directory);
+    let each = move |addresses: Vec<Address>| {
         let paths = addresses.iter().filter_map(|address| match address {
             Address::UnixPath(path) => Some(path),
             _ => None,
         });
-        paths.map(|path| make(base, path)).collect()
+        paths
+            .map(|path| base_of(path, base.as_deref()).map(|base| make(base, path)))
+            .collect()
     };
-    look_at_peers(call, each).await.unwrap_or_default()
+    look_at_peers(call, each).await?
 }
 
-/// Makes something of the addresses that a call wants to reach, with the directory that they are relative to.
+/// Makes something of the addresses that a call wants to reach.
 pub(super) async fn look_at_peers<T: Send + 'static>(
     call: &Notification,
-    make: impl FnOnce(&Path, Vec<Address>) -> T + Send + 'static,
-) -> Option<T> {
-    let sysno = call.sysno().filter(|sysno| peers::can_name(*sysno))?;
-    let (tid, args) = (call.tid()?, call.args());
-    let look = call.look(move |target| {
-        let base = std::fs::read_link(format!("/proc/{tid}/cwd")).unwrap_or_else(|_| "/".into());
-        Ok(make(&base, peers::named(target, sysno, args)?))
-    });
-    tokio::time::timeout(LOOK_LIMIT, look).await.ok()?.ok()
+    make: impl FnOnce(Vec<Address>) -> T + Send + 'static,
+) -> Result<T, Unseen> {
+    let args = call.args();
+    match call.sysno().filter(|sysno| peers::may_name(*sysno, args)) {
+        Some(sysno) => {
+            within_limit(call.look(move |target| Ok(make(peers::named(target, sysno, args)?)))).await
+        }
+        None => Ok(make(Vec::new())),
+    }
 }
 
 /// Makes a path absolute, without `.` and `..`, as it is written.

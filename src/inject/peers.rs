@@ -24,31 +24,49 @@ pub(super) fn can_name(sysno: Sysno) -> bool {
     )
 }
 
+/// Tells whether a call with these arguments may do so.
+pub(super) fn may_name(sysno: Sysno, args: [i64; 6]) -> bool {
+    let pointer = if sysno == Sysno::sendto { args[4] } else { args[1] };
+    can_name(sysno) && pointer != 0
+}
+
 /// The addresses that the call of a frozen thread names.
 pub(super) fn named(target: &Target, sysno: Sysno, args: [i64; 6]) -> Result<Vec<Address>> {
     let [_, first, second, _, address, length] = args.map(i64::cast_unsigned);
-    let found = match sysno {
-        Sysno::connect => vec![read(target, first, second)?],
-        Sysno::sendto => vec![read(target, address, length)?],
-        Sysno::sendmsg => vec![of_message(target, first)?],
-        Sysno::sendmmsg => {
-            // A C `unsigned int`.
-            let messages = 0..(second & u64::from(u32::MAX)).min(MESSAGES);
-            let each = messages.map(|message| of_message(target, first.wrapping_add(message * MESSAGE)));
-            each.collect::<Result<_>>()?
+    Ok(match sysno {
+        Sysno::connect => {
+            let bytes = read(target, first, second)?;
+            bytes.iter().map(|bytes| Address::of(bytes)).collect()
         }
+        Sysno::sendto => read(target, address, length)?.map(sent_to).into_iter().collect(),
+        Sysno::sendmsg => of_message(target, first)?.into_iter().collect(),
+        Sysno::sendmmsg => of_messages(target, first, second)?,
         _ => Vec::new(),
-    };
-    Ok(found.into_iter().flatten().collect())
+    })
+}
+
+/// The addresses in an array of `struct mmsghdr`.
+fn of_messages(target: &Target, messages: u64, count: u64) -> Result<Vec<Address>> {
+    let mut found = Vec::new();
+    // A C `unsigned int`.
+    for message in 0..(count & u64::from(u32::MAX)).min(MESSAGES) {
+        match of_message(target, messages.wrapping_add(message * MESSAGE)) {
+            Ok(address) => found.extend(address),
+            // The kernel has sent the others by then.
+            Err(Error::Fault { .. }) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
 }
 
 /// The address in a `struct msghdr`.
 fn of_message(target: &Target, message: u64) -> Result<Option<Address>> {
     let [name, length]: [u64; 2] = target.read_value(message)?;
-    read(target, name, length)
+    Ok(read(target, name, length)?.map(sent_to))
 }
 
-fn read(target: &Target, address: u64, length: u64) -> Result<Option<Address>> {
+fn read(target: &Target, address: u64, length: u64) -> Result<Option<Vec<u8>>> {
     // A C `int`, which a negative one makes no length.
     let length = u64::from((length as i32).max(0).unsigned_abs()).min(LONGEST);
     if address == 0 || length == 0 {
@@ -58,9 +76,19 @@ fn read(target: &Target, address: u64, length: u64) -> Result<Option<Address>> {
         target.read_memory(at, buffer)
     })?;
     match bytes.len() as u64 == length {
-        true => Ok(Some(Address::of(&bytes))),
+        true => Ok(Some(bytes)),
         false => Err(Error::Fault { address }),
     }
+}
+
+/// Without a family, which is nobody to connect to, an address to send to is one of IPv4 (`udp_sendmsg` in the kernel).
+fn sent_to(mut bytes: Vec<u8>) -> Address {
+    if let Some(family) = bytes.first_chunk_mut::<2>()
+        && i32::from(u16::from_ne_bytes(*family)) == libc::AF_UNSPEC
+    {
+        *family = (libc::AF_INET as u16).to_ne_bytes();
+    }
+    Address::of(&bytes)
 }
 
 /// Tells whether it is, or may be, somewhere else than on this machine.

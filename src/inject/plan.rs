@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use nix::errno::Errno;
+
 use super::child::FaultyChild;
 use super::expression::ParseFaultError;
 use super::fault::Fault;
@@ -73,6 +75,7 @@ pub struct FaultPlan {
     history: usize,
     follows: bool,
     ends_descendants: bool,
+    foreign_abi: Action,
     shared: Arc<Shared>,
 }
 
@@ -87,6 +90,7 @@ impl FaultPlan {
             history: HISTORY,
             follows: false,
             ends_descendants: false,
+            foreign_abi: Action::Allow,
             shared: Arc::default(),
         }
     }
@@ -163,6 +167,13 @@ impl FaultPlan {
     pub fn end_descendants(mut self) -> Self {
         self.ends_descendants = true;
         self.follow_lineage()
+    }
+
+    /// Has all calls through other ABIs, of 32 bits and x32, fail with `ENOSYS`, as a kernel without these does. They run unless
+    /// told so, and no fault concerns them.
+    pub fn refuse_other_abis(mut self) -> Self {
+        self.foreign_abi = Action::Errno(Errno::ENOSYS);
+        self
     }
 
     /// The faults, in the order in which they were added.
@@ -292,9 +303,9 @@ impl FaultPlan {
     }
 
     /// What traps the calls that faults are about, under the conditions that can be checked in the kernel, and those that
-    /// are watched. Calls of other ABIs have other numbers, which nobody can have asked for: they run.
+    /// are watched. Calls of other ABIs have other numbers, which nobody can have asked for.
     fn filter(&self) -> Filter {
-        let mut filter = self.watched.clone().foreign_abi(Action::Allow);
+        let mut filter = self.watched.clone().foreign_abi(self.foreign_abi);
         if self.follows_lineage() {
             filter = filter.trap(Lineage::CREATING);
         }

@@ -1,10 +1,11 @@
 //! Which calls a fault concerns, beyond their numbers and argument values: whose they are, and which file they are about.
 
 use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::names::{self, Wanted, descriptors, opened};
+use super::names::{self, Unseen, Wanted, descriptors, opened};
 use super::peers;
 use crate::emulate::Address;
 use crate::notify::Notification;
@@ -99,7 +100,7 @@ impl Selection {
         let Some(wanted) = &self.path else { return true };
         if descriptors(call)
             .iter()
-            .filter_map(|number| opened(call.tid()?, *number))
+            .filter_map(|number| opened(call.tid()?, *number).ok())
             .any(|path| wanted.is(&path))
         {
             return true;
@@ -111,9 +112,11 @@ impl Selection {
             }
         }
         let sockets = names::look_at_sockets(call, names::spellings).await;
-        sockets.iter().flatten().any(|name| wanted.is(name))
+        let mut names = sockets.iter().flatten().flatten();
+        names.any(|name| wanted.is(name))
     }
 
+    /// What nobody can tell is taken to be outside, unless the kernel can't either.
     async fn is_outside(&self, call: &Notification) -> bool {
         if self.outside.is_empty() {
             return true;
@@ -121,29 +124,34 @@ impl Selection {
         let elsewhere = |path: &PathBuf| !self.outside.iter().any(|place| place.is(path));
         let mut named = false;
         for argument in call.sysno().map_or(&[][..], arguments::paths) {
-            let Some(path) = names::destination(call, *argument).await else {
-                continue;
-            };
-            if elsewhere(&path) {
-                return true;
+            match names::destination(call, *argument).await {
+                Ok(path) if elsewhere(&path) => return true,
+                Err(Unseen::Unknown) => return true,
+                Ok(_) => named = true,
+                Err(Unseen::Faulty) => {}
             }
-            named = true;
         }
-        let sockets = names::look_at_sockets(call, names::resolved).await;
-        if sockets.iter().any(elsewhere) {
-            return true;
+        if call.sysno().is_some_and(peers::can_name) {
+            return match names::sockets(call).await {
+                Ok(sockets) => sockets.iter().any(elsewhere),
+                Err(unseen) => unseen == Unseen::Unknown,
+            };
         }
         // Some calls do without a path. What is no file, such as a pipe, is nowhere.
-        let opened = descriptors(call)
-            .into_iter()
-            .filter_map(|number| opened(call.tid()?, number))
-            .filter(|path| path.is_absolute());
-        !named && opened.into_iter().any(|path| elsewhere(&path))
+        let outside = |number: i32| match call.tid().map(|tid| opened(tid, number)) {
+            Some(Ok(path)) => path.is_absolute() && elsewhere(&path),
+            Some(Err(error)) => error.kind() != ErrorKind::NotFound,
+            None => true,
+        };
+        !named && descriptors(call).into_iter().any(outside)
     }
 
     async fn is_remote(&self, call: &Notification) -> bool {
-        let remote = |_: &Path, addresses: Vec<Address>| addresses.iter().any(peers::is_remote);
-        !self.remote || names::look_at_peers(call, remote).await == Some(true)
+        let remote = |addresses: Vec<Address>| addresses.iter().any(peers::is_remote);
+        !self.remote
+            || names::look_at_peers(call, remote)
+                .await
+                .unwrap_or_else(|unseen| unseen == Unseen::Unknown)
     }
 }
 

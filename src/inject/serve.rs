@@ -358,5 +358,5 @@ async fn file(call: &Notification) -> Option<std::path::PathBuf> {
         }
     }
     let number = names::descriptors(call).into_iter().next()?;
-    names::opened(call.tid()?, number)
+    names::opened(call.tid()?, number).ok()
 }

@@ -81,18 +81,19 @@ impl Engine {
                     .and_then(|index| Some((index, cases.get(index)?.clone())));
                 let Some((index, case)) = next else { break };
                 let engine = Arc::clone(&self);
-                running.spawn(async move { (index, engine.run(case).await) });
+                let alone = jobs == 1;
+                running.spawn(async move { (index, alone, engine.run(case).await) });
             }
             let Some(joined) = running.join_next().await else {
                 break;
             };
-            let Ok((index, trial)) = joined else {
+            let Ok((index, alone, trial)) = joined else {
                 return Err(Error::NotSweepable("a run has panicked".into()));
             };
             let trial = match trial {
-                // The others have what it needs.
-                Err(error) if is_shortage(&error) && !running.is_empty() => {
-                    jobs = running.len();
+                // The others have what it needs, or had. They need some more than what they have just now.
+                Err(error) if is_shortage(&error) && !alone => {
+                    jobs = jobs.min(running.len() - running.len().div_ceil(8)).max(1);
                     open.push_front(index);
                     continue;
                 }

@@ -43,12 +43,14 @@
 //! 6.2; signals to processes outside and abstract sockets since 6.12). What it does not know fails by the paths and addresses that
 //! calls name, which is for programs that are not out to get around it: changes of permissions, owners, times and extended
 //! attributes with `EROFS`, Unix sockets elsewhere with `EACCES`, and addresses on other machines with `ENETUNREACH` unless the
-//! sweep is [online](Sweep::online). There is no `io_uring`, through which all of this could be had unseen.
+//! sweep is [online](Sweep::online). There is no `io_uring` and no other ABI (32 bits, x32), through which all of this could
+//! be had unseen. A server that takes connections from elsewhere can answer them.
 //!
 //! # What it costs
 //!
-//! Only the calls of the kind that is to fail are trapped, and those that make threads and change what is known of files. A run costs the
-//! program and about as much again for its start, its directory and the comparison. Runs with a finding, and those that did not come to the call, are made twice.
+//! Only the calls of the kind that is to fail are trapped, and those that make threads, change what is known of files, or say whom
+//! to reach. A run costs the program and about as much again for its start, its directory and the comparison. Runs with a finding, and
+//! those that did not come to the call, are made twice.
 //!
 //! # Kernel support
 //!

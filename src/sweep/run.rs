@@ -131,6 +131,7 @@ impl Setting {
                     .fold(fault.outside(scratch.root()), Fault::outside)
             };
             plan = plan
+                .refuse_other_abis()
                 .with(outside(Fault::on(METADATA).error(Errno::EROFS)))
                 .with(outside(Fault::on(REACHES).error(Errno::EACCES)))
                 // Through it, all of these can be had unseen. A kernel where it is switched off says the same.

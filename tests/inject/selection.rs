@@ -4,6 +4,8 @@ use asm_tracer::filter::{arg, int_arg};
 use asm_tracer::inject::{Fault, FaultPlan};
 use asm_tracer::{Command, Errno, Sysno};
 
+use crate::support::in_process_of_its_own;
+use crate::support::target::program;
 use crate::{compiled, run, run_plan, shell, stderr, stdout};
 
 fn files() -> tempfile::TempDir {
@@ -267,6 +269,10 @@ async fn another_machine_is_known_by_its_address() {
         ("2001:db8::1", 1),
         ("255.255.255.255", 1),
     ] {
+        if host.contains(':') && std::net::UdpSocket::bind("[::1]:0").is_err() {
+            eprintln!("skipped: {host}, without IPv6");
+            continue;
+        }
         let fault = Fault::on(REACHES).remote().error(Errno::ENETDOWN);
         let mut command = Command::new("/bin/bash");
         let outcome = run(
@@ -281,4 +287,131 @@ async fn another_machine_is_known_by_its_address() {
             "{host}: {outcome}"
         );
     }
+}
+
+/// Sends to an address in ways that are not plain to see.
+const HIDES: &str = r#"
+#include <netinet/in.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+int main(int count, char **arguments) {
+    int s = socket(AF_INET, SOCK_DGRAM, 0);
+    struct sockaddr_in there = { AF_INET, htons(9) }, nobody = { AF_UNSPEC, htons(9) };
+    there.sin_addr.s_addr = nobody.sin_addr.s_addr = inet_addr(arguments[1]);
+    struct iovec buffer = { "x", 1 };
+    struct mmsghdr messages[2] = { { { &there, sizeof there, &buffer, 1 } }, { { (void *)8, sizeof there, &buffer, 1 } } };
+    // To send to, it is an address of IPv4; to connect to, it is nobody.
+    printf("%d ", sendto(s, "x", 1, 0, (void *)&nobody, sizeof nobody) < 0 ? errno : 0);
+    printf("%d ", connect(s, (void *)&nobody, sizeof nobody) < 0 ? errno : 0);
+    // The first is sent before the kernel sees that the second can't be.
+    printf("%d ", sendmmsg(s, messages, 2, 0) < 0 ? errno : 0);
+    // Now nobody without privileges can read it.
+    prctl(PR_SET_DUMPABLE, 0);
+    printf("%d", connect(s, (void *)&there, sizeof there) < 0 ? errno : 0);
+}
+"#;
+
+#[test]
+fn an_address_that_may_be_elsewhere_is_taken_to_be() {
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("skipped: not root, who becomes somebody else here");
+    }
+    in_process_of_its_own(
+        "selection::an_address_that_may_be_elsewhere_is_taken_to_be",
+        || {
+            let program = program("hides_whom_it_reaches", HIDES);
+            // Where others can execute it.
+            let place = tempfile::tempdir().unwrap();
+            let copy = place.path().join("program");
+            std::fs::copy(program, &copy).unwrap();
+            std::os::unix::fs::chown(place.path(), Some(65534), Some(65534)).unwrap();
+            nix::unistd::setgid(65534.into()).unwrap();
+            nix::unistd::setuid(65534.into()).unwrap();
+            nix::sys::prctl::set_dumpable(true).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let fault = || Fault::on(REACHES).error(Errno::ENETDOWN);
+                for (fault, address, expected) in [
+                    (fault().remote(), "192.0.2.1", "100 0 100 100"),
+                    (fault().remote(), "127.0.0.1", "0 0 0 100"),
+                    (fault().outside("/"), "127.0.0.1", "0 0 0 100"),
+                    (fault().path("/nowhere"), "127.0.0.1", "0 0 0 0"),
+                ] {
+                    let outcome = run(fault, Command::new(&copy).arg(address)).await;
+                    assert_eq!(stdout(&outcome), expected, "{address}: {outcome}");
+                }
+            });
+        },
+    );
+}
+
+#[tokio::test]
+async fn what_is_no_file_is_outside_of_no_directory() {
+    const CHANGES: &str = r#"
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+int main(int count, char **arguments) {
+    int ends[2];
+    check(!pipe(ends), "a pipe");
+    printf("%d ", fchmod(ends[0], 0600) < 0 ? errno : 0);
+    printf("%d ", fchmod(memfd_create("name", 0), 0600) < 0 ? errno : 0);
+    // Not a socket at all.
+    printf("%d ", sendto(open(arguments[1], O_RDONLY), "x", 1, 0, NULL, 0) < 0 ? errno : 0);
+    printf("%d ", fchmod(open(arguments[1], O_RDONLY), 0600) < 0 ? errno : 0);
+    printf("%d", fchmod(-1, 0600) < 0 ? errno : 0);
+}
+"#;
+    let (inside, outside) = (
+        tempfile::tempdir().unwrap(),
+        tempfile::NamedTempFile::new().unwrap(),
+    );
+    let calls = [Sysno::fchmod, Sysno::sendto];
+    let fault = Fault::on(calls).outside(inside.path()).error(Errno::EROFS);
+    let outcome = run(fault, compiled("changes_no_file", CHANGES).arg(outside.path())).await;
+    assert_eq!(stdout(&outcome), "0 0 88 30 9", "{outcome}");
+}
+
+#[tokio::test]
+async fn names_that_mean_something_else_to_each_process_are_the_targets() {
+    let inside = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    let (here, there) = (inside.path().display(), outside.path().display());
+    std::fs::write(inside.path().join("file"), "").unwrap();
+    std::fs::create_dir(outside.path().join("sub")).unwrap();
+    std::fs::write(outside.path().join("file"), "").unwrap();
+    std::os::unix::fs::symlink(outside.path().join("sub"), inside.path().join("link")).unwrap();
+    for (script, hit) in [
+        (format!("cd {here}; chmod 600 /proc/self/cwd/file"), false),
+        (format!("cd {there}; chmod 600 /proc/thread-self/cwd/file"), true),
+        (format!("chmod 600 /dev/fd/3 3<{here}/file"), false),
+        (format!("chmod 600 /proc/self/fd/3 3<{there}/file"), true),
+        // Not the directory where the link is.
+        (format!("chmod 600 {here}/link/../file"), true),
+    ] {
+        let changes = [Sysno::chmod, Sysno::fchmodat, Sysno::fchmodat2];
+        let fault = Fault::on(changes).outside(inside.path()).error(Errno::EROFS);
+        let outcome = run(fault, &mut shell(&script)).await;
+        outcome.assert(outcome.status().success() != hit, &script);
+        outcome.assert_hits(hit.into());
+    }
+}
+
+#[tokio::test]
+async fn calls_of_other_abis_run_unless_they_are_refused() {
+    const CALL: &str = r#"
+int main(void) {
+    long result;
+    __asm__ volatile("int $0x80" : "=a"(result) : "a"(20L) : "memory", "r8", "r9", "r10", "r11");
+    printf("%d", result == getpid() ? 0 : (int)-result);
+}
+"#;
+    if std::fs::read_to_string("/proc/sys/abi/vsyscall32").is_err() {
+        return eprintln!("skipped: this kernel has no 32-bit calls");
+    }
+    let outcome = run_plan(&FaultPlan::new(), &mut compiled("another_abi", CALL)).await;
+    assert_eq!(stdout(&outcome), "0");
+    let plan = FaultPlan::new().refuse_other_abis();
+    let outcome = run_plan(&plan, &mut compiled("another_abi", CALL)).await;
+    assert_eq!(stdout(&outcome), "38");
 }

@@ -60,9 +60,15 @@ import ctypes, errno, os, socket, sys
 said = []
 
 def attempt(name, family, kind, call):
-    with socket.socket(family, kind) as s:
-        try: call(s); said.append(f'{name} reached')
-        except OSError as error: said.append(f'{name} {errno.errorcode[error.errno]}')
+    try:
+        with socket.socket(family, kind) as s: call(s)
+        said.append(f'{name} reached')
+    except OSError as error: said.append(f'{name} {errno.errorcode[error.errno]}')
+
+def bogus(s):
+    # No such family.
+    if ctypes.CDLL(None, use_errno=True).connect(s.fileno(), bytes([99]) + bytes(15), 16) < 0:
+        raise OSError(ctypes.get_errno(), '')
 
 def many(s, address):
     # As long as sockaddr_in, in the second message.
@@ -91,6 +97,7 @@ server = socket.socket(unix, stream); server.bind('own'); server.listen()
 attempt('own', unix, stream, lambda s: s.connect('own'))
 os.symlink(sys.argv[2], 'link')
 attempt('link', unix, stream, lambda s: s.connect('link'))
+attempt('bogus', inet, datagram, bogus)
 attempt('no address', unix, stream, lambda s: s.send(b'x'))
 ctypes.CDLL(None, use_errno=True).syscall(425, 0, 0)
 said.append(f'io_uring {errno.errorcode[ctypes.get_errno()]}')
@@ -134,8 +141,15 @@ async fn nobody_outside_is_reached() {
         assert_eq!(closed[&format!("{call} 192.0.2.1")], "ENETUNREACH", "{closed:?}");
         assert_eq!(closed[&format!("{call} 127.0.0.1")], "reached", "{closed:?}");
     }
-    for name in ["fast open", "IPv6", "mapped"] {
+    for name in ["fast open", "bogus"] {
         assert_eq!(closed[name], "ENETUNREACH", "{closed:?}");
+    }
+    for name in ["IPv6", "mapped"] {
+        // Without IPv6, there is no socket for it.
+        assert!(
+            ["ENETUNREACH", "EAFNOSUPPORT"].contains(&&*closed[name]),
+            "{closed:?}"
+        );
     }
     for name in [names(&socket), names(&other), "link".into()] {
         assert_eq!(closed[&name], "EACCES", "{closed:?}");
@@ -158,7 +172,10 @@ async fn nobody_outside_is_reached() {
     let open = said_in(to.path());
     let reached = open.iter().find(|(name, _)| name.contains("192.0.2.1")).unwrap();
     let online = said(&Sweep::online).await;
-    assert_eq!(online[reached.0], *reached.1);
+    assert_eq!(
+        (&online[reached.0], &*online["bogus"]),
+        (reached.1, "EAFNOSUPPORT")
+    );
     assert_eq!(online[&names(&socket)], "EACCES");
     assert_eq!(said(&Sweep::unconfined).await, open);
     drop(servers);

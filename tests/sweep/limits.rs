@@ -83,7 +83,12 @@ fn there_are_as_many_runs_at_a_time_as_there_is_room_for() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(async {
                 let calls = [Sysno::openat, Sysno::read, Sysno::close];
-                let sweep = |jobs| Sweep::new(copy()).calls(calls).limit(100).jobs(jobs);
+                let files = tempfile::tempdir().unwrap();
+                std::fs::create_dir_all(files.path().join("a/b/c/d")).unwrap();
+                let sweep = |jobs| {
+                    let sweep = Sweep::new(copy()).calls(calls).files(files.path());
+                    sweep.limit(100).jobs(jobs)
+                };
                 let verdicts = |report: Report| {
                     let of = |trial: &Trial| (trial.case.to_string(), trial.verdict, trial.steady);
                     report.trials.iter().map(of).collect::<Vec<_>>()

@@ -48,7 +48,10 @@ pub(super) fn copy(from: &Path, to: OwnedFd, except: &FileStat, most: usize) -> 
 }
 
 fn failed(path: &Path, errno: Errno) -> Error {
-    Error::NotSweepable(format!("{} can't be copied: {}", path.display(), errno.desc()))
+    match errno {
+        Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => Error::os("copying the files of a run", errno),
+        errno => Error::NotSweepable(format!("{} can't be copied: {}", path.display(), errno.desc())),
+    }
 }
 
 /// A directory that is being copied.
