@@ -106,7 +106,7 @@ impl Fault {
 
     /// Only calls with a file name, or on a descriptor of a file, that is neither in this directory nor below it, or that names a
     /// Unix socket that is not. It can be said of several directories; see [`path`](Self::path). A name that can't be read counts,
-    /// unless the kernel can't read it either.
+    /// unless there is no readable memory.
     pub fn outside(mut self, directory: impl AsRef<Path>) -> Self {
         self.selection.outside.push(Wanted::under(directory.as_ref()));
         self
@@ -114,7 +114,7 @@ impl Fault {
 
     /// Only calls that want to connect or send to an address on another machine, or that may be on one: anything but the
     /// loopback of IP, and what has none, as Unix sockets. The address is read as a [`path`](Self::path) is; one that can't be
-    /// read counts, unless the kernel can't read it either.
+    /// read counts, unless there is no readable memory.
     ///
     /// Calls that send on a connected socket name nobody, and are not concerned: most often `connect` has named whom they reach, but who
     /// was accepted has named himself.

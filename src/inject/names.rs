@@ -1,7 +1,7 @@
 //! The names of what calls are about: files, by path and by descriptor, and sockets.
 
-use std::ffi::OsStr;
-use std::io;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -74,24 +74,36 @@ pub(super) fn descriptors(call: &Notification) -> Vec<i32> {
     places.iter().map(|place| call.args()[*place] as i32).collect()
 }
 
-/// What a descriptor of a thread leads to: an absolute path, if it is a file.
+/// What a descriptor of a thread leads to.
 pub(super) fn opened(tid: i32, number: i32) -> io::Result<PathBuf> {
-    let path = std::fs::read_link(format!("/proc/{tid}/fd/{number}"))?;
-    let name = path.as_os_str().as_bytes();
-    let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
-    // That of a `memfd_create(2)` begins with a slash.
-    let name = match name.strip_prefix(b"/") {
-        Some(memory) if memory.starts_with(b"memfd:") => memory,
-        _ => name,
-    };
+    let link = std::fs::read_link(format!("/proc/{tid}/fd/{number}"))?;
+    let name = link.as_os_str().as_bytes();
+    let name = name.strip_suffix(DELETED).unwrap_or(name);
     Ok(OsStr::from_bytes(name).into())
 }
+
+/// The same, if it is a file; `None` for memory, a pipe, a socket.
+pub(super) fn opened_file(tid: i32, number: i32) -> io::Result<Option<PathBuf>> {
+    let link = std::fs::read_link(format!("/proc/{tid}/fd/{number}"))?;
+    let name = link.as_os_str().as_bytes();
+    let is_memory = name.strip_suffix(DELETED).is_some_and(|name| {
+        // `memfd_create(2)` and `memfd_secret(2)`.
+        name.starts_with(b"/memfd:") || name == b"/secretmem"
+    });
+    match link.is_absolute() && !is_memory {
+        true => opened(tid, number).map(Some),
+        false => Ok(None),
+    }
+}
+
+/// What the kernel says behind the name of a file that is gone.
+const DELETED: &[u8] = b" (deleted)";
 
 /// Why there is nothing to be said of what a call names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unseen {
-    /// The kernel can't read it either.
-    Faulty,
+    /// The kernel can't read it either, or the call is over.
+    Harmless,
     /// It may be anything.
     Unknown,
 }
@@ -99,7 +111,16 @@ pub(super) enum Unseen {
 impl From<Error> for Unseen {
     fn from(error: Error) -> Self {
         match error {
-            Error::Fault { .. } | Error::TooLong { .. } => Self::Faulty,
+            Error::Fault { .. } | Error::TooLong { .. } | Error::Gone => Self::Harmless,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+impl From<io::Error> for Unseen {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory => Self::Harmless,
             _ => Self::Unknown,
         }
     }
@@ -111,45 +132,70 @@ pub(super) async fn named(call: &Notification, argument: PathArgument) -> Vec<Pa
     look_at(call, argument, spellings).await.unwrap_or_default()
 }
 
-/// The file that a path argument of a frozen thread leads to, as far as it is there.
-pub(super) async fn destination(call: &Notification, argument: PathArgument) -> Result<PathBuf, Unseen> {
+/// Where a path argument of a frozen thread leads to, as far as it is there; `None` if that is no file.
+pub(super) async fn destination(
+    call: &Notification,
+    argument: PathArgument,
+) -> Result<Option<PathBuf>, Unseen> {
     let (tid, follows) = (call.tid().ok_or(Unseen::Unknown)?, follows(call));
-    look_at(call, argument, move |base: &Path, path: &Path| match follows {
-        true => resolved(tid, base, path),
-        false => in_directory(&base.join(own(tid, path))),
+    look_at(call, argument, move |base, path| {
+        leads_to(tid, base, path, follows)
     })
-    .await
+    .await?
 }
 
-/// The files that the sockets are that a call wants to reach.
+/// Where the Unix sockets are that a call wants to reach.
 pub(super) async fn sockets(call: &Notification) -> Result<Vec<PathBuf>, Unseen> {
     let tid = call.tid().ok_or(Unseen::Unknown)?;
-    look_at_sockets(call, move |base, path| resolved(tid, base, path)).await
+    let found = look_at_sockets(call, move |base, path| leads_to(tid, base, path, true)).await?;
+    found.into_iter().filter_map(Result::transpose).collect()
 }
 
-/// Where a path of a thread leads to, as far as it is there.
-fn resolved(tid: i32, base: &Path, path: &Path) -> PathBuf {
-    let written = base.join(own(tid, path));
-    std::fs::canonicalize(&written).unwrap_or_else(|_| in_directory(&written))
-}
-
-/// The same without the last link.
-fn in_directory(written: &Path) -> PathBuf {
-    let directory = || std::fs::canonicalize(written.parent()?).ok();
-    let whole = || Some(directory()?.join(written.file_name()?));
-    whole().unwrap_or_else(|| absolute(Path::new("/"), written))
+fn leads_to(tid: i32, base: &Path, path: &Path, follows: bool) -> Result<Option<PathBuf>, Unseen> {
+    if path.as_os_str().is_empty() {
+        return Ok(base.is_absolute().then(|| base.to_owned()));
+    }
+    let written = own(tid, &base.join(path));
+    let descriptors = written.strip_prefix(format!("/proc/{tid}/fd"));
+    if let Some(number) = descriptors.ok().and_then(|rest| rest.to_str()?.parse().ok())
+        && follows
+    {
+        return Ok(opened_file(tid, number)?);
+    }
+    // Behind them is a directory, whatever the call does to links.
+    let last = written.as_os_str().as_bytes().rsplit(|byte| *byte == b'/').next();
+    let follows = follows || matches!(last, Some(b"" | b"." | b".."));
+    if let Some(whole) = std::fs::canonicalize(&written).ok().filter(|_| follows) {
+        return Ok(Some(whole));
+    }
+    let (Some(directory), Some(name)) = (written.parent(), written.file_name()) else {
+        return Ok(Some(absolute(Path::new("/"), &written)));
+    };
+    match std::fs::canonicalize(directory).map_err(Unseen::from) {
+        Ok(directory) => Ok(Some(directory.join(name))),
+        // Nor does the call get there.
+        Err(Unseen::Harmless) => Ok(Some(absolute(Path::new("/"), &written))),
+        Err(Unseen::Unknown) => Err(Unseen::Unknown),
+    }
 }
 
 /// A path that means something else to each process, as it is to this one.
 fn own(tid: i32, path: &Path) -> PathBuf {
-    let own = |below: &str| PathBuf::from(format!("/proc/{tid}{below}"));
+    let bytes = path.as_os_str().as_bytes();
     for (prefix, here) in [
-        ("/proc/self", own("")),
-        ("/proc/thread-self", own("")),
-        ("/dev/fd", own("/fd")),
+        ("/proc/self", ""),
+        ("/proc/thread-self", ""),
+        ("/dev/fd", "/fd"),
+        ("/dev/stdin", "/fd/0"),
+        ("/dev/stdout", "/fd/1"),
+        ("/dev/stderr", "/fd/2"),
     ] {
-        if let Ok(rest) = path.strip_prefix(prefix) {
-            return here.join(rest);
+        // Not component by component: a slash at the end says something.
+        let rest = bytes.strip_prefix(prefix.as_bytes());
+        if let Some(rest @ ([] | [b'/', ..])) = rest {
+            let mut own = OsString::from(format!("/proc/{tid}{here}"));
+            own.push(OsStr::from_bytes(rest));
+            return own.into();
         }
     }
     path.to_owned()
@@ -161,6 +207,7 @@ fn follows(call: &Notification) -> bool {
     let followed = |flags: usize| call.args()[flags] as i32 & libc::AT_SYMLINK_NOFOLLOW == 0;
     match call.sysno() {
         Some(S::lchown | S::lsetxattr | S::lremovexattr) => false,
+        Some(S::setxattrat | S::removexattrat) => followed(2),
         Some(S::fchownat) => followed(4),
         Some(S::utimensat | S::fchmodat2) => followed(3),
         _ => true,

@@ -169,8 +169,8 @@ impl FaultPlan {
         self.follow_lineage()
     }
 
-    /// Has all calls through other ABIs, of 32 bits and x32, fail with `ENOSYS`, as a kernel without these does. They run unless
-    /// told so, and no fault concerns them.
+    /// Has all calls through other ABIs, of 32 bits and x32, fail with `ENOSYS`. They run unless told so, and no fault
+    /// concerns them. A program of 32 bits starts then, and can't even exit.
     pub fn refuse_other_abis(mut self) -> Self {
         self.foreign_abi = Action::Errno(Errno::ENOSYS);
         self

@@ -1,11 +1,10 @@
 //! Which calls a fault concerns, beyond their numbers and argument values: whose they are, and which file they are about.
 
 use std::ffi::{OsStr, OsString};
-use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::names::{self, Unseen, Wanted, descriptors, opened};
+use super::names::{self, Unseen, Wanted, descriptors, opened, opened_file};
 use super::peers;
 use crate::emulate::Address;
 use crate::notify::Notification;
@@ -116,7 +115,7 @@ impl Selection {
         names.any(|name| wanted.is(name))
     }
 
-    /// What nobody can tell is taken to be outside, unless the kernel can't either.
+    /// What nobody can tell is taken to be outside, unless there is no readable memory.
     async fn is_outside(&self, call: &Notification) -> bool {
         if self.outside.is_empty() {
             return true;
@@ -125,10 +124,10 @@ impl Selection {
         let mut named = false;
         for argument in call.sysno().map_or(&[][..], arguments::paths) {
             match names::destination(call, *argument).await {
-                Ok(path) if elsewhere(&path) => return true,
+                Ok(Some(path)) if elsewhere(&path) => return true,
                 Err(Unseen::Unknown) => return true,
                 Ok(_) => named = true,
-                Err(Unseen::Faulty) => {}
+                Err(Unseen::Harmless) => {}
             }
         }
         if call.sysno().is_some_and(peers::can_name) {
@@ -138,9 +137,9 @@ impl Selection {
             };
         }
         // Some calls do without a path. What is no file, such as a pipe, is nowhere.
-        let outside = |number: i32| match call.tid().map(|tid| opened(tid, number)) {
-            Some(Ok(path)) => path.is_absolute() && elsewhere(&path),
-            Some(Err(error)) => error.kind() != ErrorKind::NotFound,
+        let outside = |number: i32| match call.tid().map(|tid| opened_file(tid, number)) {
+            Some(Ok(path)) => path.is_some_and(|path| elsewhere(&path)),
+            Some(Err(error)) => Unseen::from(error) == Unseen::Unknown,
             None => true,
         };
         !named && descriptors(call).into_iter().any(outside)

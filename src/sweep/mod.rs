@@ -44,7 +44,8 @@
 //! calls name, which is for programs that are not out to get around it: changes of permissions, owners, times and extended
 //! attributes with `EROFS`, Unix sockets elsewhere with `EACCES`, and addresses on other machines with `ENETUNREACH` unless the
 //! sweep is [online](Sweep::online). There is no `io_uring` and no other ABI (32 bits, x32), through which all of this could
-//! be had unseen. A server that takes connections from elsewhere can answer them.
+//! be had unseen. A server that takes connections from elsewhere can answer them. Where this process may not look into a
+//! program, one that is not dumpable for example, or an orphan under Yama, all such calls of it fail.
 //!
 //! # What it costs
 //!

@@ -13,6 +13,7 @@ use syscalls::Sysno;
 use super::scratch::ruleset;
 use super::scratch::{Scratch, Snapshot};
 use crate::error::{Error, Result};
+use crate::filter::int_arg;
 use crate::inject::{Fault, FaultPlan, Hit, Outcome};
 use crate::process::{Command, Stdio};
 
@@ -52,7 +53,7 @@ struct Prepared {
 }
 
 /// They change what is known of a file, which Landlock leaves to those who have access to it.
-const METADATA: [Sysno; 18] = [
+const METADATA: [Sysno; 20] = [
     Sysno::chmod,
     Sysno::fchmod,
     Sysno::fchmodat,
@@ -71,7 +72,12 @@ const METADATA: [Sysno; 18] = [
     Sysno::removexattr,
     Sysno::lremovexattr,
     Sysno::fremovexattr,
+    Sysno::setxattrat,
+    Sysno::removexattrat,
 ];
+
+/// `FS_IOC_SETFLAGS` and `FS_IOC_FSSETXATTR` (`linux/fs.h`), which do the same by a descriptor.
+const ATTRIBUTES: [i32; 2] = [0x4008_6602, 0x401c_5820];
 
 /// They say whom a program wants to reach.
 const REACHES: [Sysno; 4] = [Sysno::connect, Sysno::sendto, Sysno::sendmsg, Sysno::sendmmsg];
@@ -133,6 +139,8 @@ impl Setting {
             plan = plan
                 .refuse_other_abis()
                 .with(outside(Fault::on(METADATA).error(Errno::EROFS)))
+                .with(outside(attributes(ATTRIBUTES[0])))
+                .with(outside(attributes(ATTRIBUTES[1])))
                 .with(outside(Fault::on(REACHES).error(Errno::EACCES)))
                 // Through it, all of these can be had unseen. A kernel where it is switched off says the same.
                 .with(Fault::on(Sysno::io_uring_setup).error(Errno::EPERM));
@@ -156,6 +164,13 @@ impl Setting {
         })?;
         Ok(OwnedFd::from(file).into())
     }
+}
+
+/// Has an `ioctl(2)` fail that changes attributes.
+fn attributes(request: i32) -> Fault {
+    Fault::on(Sysno::ioctl)
+        .when(int_arg(1).eq(request))
+        .error(Errno::EROFS)
 }
 
 /// The first hit of the fault that is tried: the first of the plan.

@@ -60,6 +60,7 @@ pub(crate) fn paths(sysno: Sysno) -> &'static [PathArgument] {
         S::faccessat2 | S::name_to_handle_at | S::execveat | S::open_tree | S::fspick | S::mount_setattr => {
             const { &[at(0, 1)] }
         }
+        S::setxattrat | S::getxattrat | S::listxattrat | S::removexattrat => const { &[at(0, 1)] },
         S::renameat | S::renameat2 | S::linkat | S::move_mount => const { &[at(0, 1), at(2, 3)] },
         S::symlinkat => const { &[plain(0), at(1, 2)] },
         S::fanotify_mark => const { &[at(3, 4)] },

@@ -180,6 +180,8 @@ async fn a_fault_concerns_files_outside_of_directories_only_wherever_links_lead(
     std::fs::write(outside.join("file"), "").unwrap();
     std::os::unix::fs::symlink(outside.join("file"), inside.join("out")).unwrap();
     std::os::unix::fs::symlink(inside.join("file"), outside.join("in")).unwrap();
+    std::fs::create_dir(outside.join("sub")).unwrap();
+    std::os::unix::fs::symlink(outside.join("sub"), inside.join("to")).unwrap();
     let changes = [Sysno::chmod, Sysno::fchmodat, Sysno::fchmodat2, Sysno::utimensat];
     let (here, there) = (inside.display(), outside.display());
     for (script, hit) in [
@@ -192,6 +194,11 @@ async fn a_fault_concerns_files_outside_of_directories_only_wherever_links_lead(
         // The link itself.
         (format!("touch -h {here}/out"), false),
         (format!("touch -h {there}/in"), true),
+        // What is behind a link to a directory.
+        (format!("touch -h {here}/to/"), true),
+        (format!("touch -h {here}/to/."), true),
+        (format!("touch -h {here}/to/../file"), true),
+        (format!("touch -h {here}/to"), false),
         // By a descriptor.
         (format!("touch {here}/file"), false),
         (format!("touch {there}/file"), true),
@@ -348,6 +355,7 @@ fn an_address_that_may_be_elsewhere_is_taken_to_be() {
 #[tokio::test]
 async fn what_is_no_file_is_outside_of_no_directory() {
     const CHANGES: &str = r#"
+#define _GNU_SOURCE
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -356,6 +364,8 @@ int main(int count, char **arguments) {
     check(!pipe(ends), "a pipe");
     printf("%d ", fchmod(ends[0], 0600) < 0 ? errno : 0);
     printf("%d ", fchmod(memfd_create("name", 0), 0600) < 0 ? errno : 0);
+    printf("%d ", fchownat(ends[0], "", getuid(), getgid(), AT_EMPTY_PATH) < 0 ? errno : 0);
+    printf("%d ", fchownat(open(arguments[1], O_RDONLY), "", getuid(), getgid(), AT_EMPTY_PATH) < 0 ? errno : 0);
     // Not a socket at all.
     printf("%d ", sendto(open(arguments[1], O_RDONLY), "x", 1, 0, NULL, 0) < 0 ? errno : 0);
     printf("%d ", fchmod(open(arguments[1], O_RDONLY), 0600) < 0 ? errno : 0);
@@ -366,10 +376,10 @@ int main(int count, char **arguments) {
         tempfile::tempdir().unwrap(),
         tempfile::NamedTempFile::new().unwrap(),
     );
-    let calls = [Sysno::fchmod, Sysno::sendto];
+    let calls = [Sysno::fchmod, Sysno::fchownat, Sysno::sendto];
     let fault = Fault::on(calls).outside(inside.path()).error(Errno::EROFS);
     let outcome = run(fault, compiled("changes_no_file", CHANGES).arg(outside.path())).await;
-    assert_eq!(stdout(&outcome), "0 0 88 30 9", "{outcome}");
+    assert_eq!(stdout(&outcome), "0 0 0 30 88 30 9", "{outcome}");
 }
 
 #[tokio::test]
@@ -386,6 +396,11 @@ async fn names_that_mean_something_else_to_each_process_are_the_targets() {
         (format!("cd {there}; chmod 600 /proc/thread-self/cwd/file"), true),
         (format!("chmod 600 /dev/fd/3 3<{here}/file"), false),
         (format!("chmod 600 /proc/self/fd/3 3<{there}/file"), true),
+        (format!("cd /proc; chmod 600 self/fd/3 3<{here}/file"), false),
+        (format!("cd /proc; chmod 600 self/fd/3 3<{there}/file"), true),
+        (format!("chmod 600 /dev/stdin <{there}/file"), true),
+        // No file at all.
+        ("true | chmod 600 /dev/stdin".into(), false),
         // Not the directory where the link is.
         (format!("chmod 600 {here}/link/../file"), true),
     ] {
@@ -406,7 +421,13 @@ int main(void) {
     printf("%d", result == getpid() ? 0 : (int)-result);
 }
 "#;
-    if std::fs::read_to_string("/proc/sys/abi/vsyscall32").is_err() {
+    let mut alone = std::process::Command::new(program("another_abi", CALL));
+    if !alone
+        .stdout(std::process::Stdio::null())
+        .status()
+        .unwrap()
+        .success()
+    {
         return eprintln!("skipped: this kernel has no 32-bit calls");
     }
     let outcome = run_plan(&FaultPlan::new(), &mut compiled("another_abi", CALL)).await;

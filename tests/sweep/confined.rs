@@ -56,7 +56,7 @@ async fn nothing_outside_is_touched() {
 /// Tries to reach an address in each way there is, and says how that ends. A call without an address, or with half of one, is
 /// none of the sweep's business.
 const REACH: &str = r#"
-import ctypes, errno, os, socket, sys
+import ctypes, errno, fcntl, os, socket, sys
 said = []
 
 def attempt(name, family, kind, call):
@@ -99,6 +99,13 @@ os.symlink(sys.argv[2], 'link')
 attempt('link', unix, stream, lambda s: s.connect('link'))
 attempt('bogus', inet, datagram, bogus)
 attempt('no address', unix, stream, lambda s: s.send(b'x'))
+def removexattrat(path):
+    if ctypes.CDLL(None, use_errno=True).syscall(466, -100, path.encode(), 0, b'user.none') < 0:
+        raise OSError(ctypes.get_errno(), '')
+
+plain = sys.argv[2] + '.plain'
+attempt('attributes', unix, stream, lambda s: fcntl.ioctl(os.open(plain, os.O_RDONLY), 0x40086602, bytes(8)))
+attempt('extended attributes', unix, stream, lambda s: removexattrat(plain))
 ctypes.CDLL(None, use_errno=True).syscall(425, 0, 0)
 said.append(f'io_uring {errno.errorcode[ctypes.get_errno()]}')
 open(f'{sys.argv[1]}/{os.getpid()}', 'w').write('\n'.join(said))
@@ -121,6 +128,7 @@ fn said_in(directory: &Path) -> HashMap<String, String> {
 async fn nobody_outside_is_reached() {
     let directory = tempfile::tempdir().unwrap();
     let [socket, other] = ["socket", "other"].map(|name| directory.path().join(name));
+    std::fs::write(directory.path().join("socket.plain"), "").unwrap();
     let servers = [&socket, &other].map(|path| std::os::unix::net::UnixListener::bind(path).unwrap());
     let reach = |to: &Path| {
         let mut command = command(python(), ["-c", REACH]);
@@ -156,6 +164,9 @@ async fn nobody_outside_is_reached() {
     }
     assert_eq!((&*closed["own"], &*closed["no address"]), ("reached", "ENOTCONN"));
     assert_eq!(closed["io_uring"], "EPERM");
+    for name in ["attributes", "extended attributes"] {
+        assert_eq!(closed[name], "EROFS", "{closed:?}");
+    }
 
     let asked = said(&|sweep| sweep.writable(&socket)).await;
     assert_eq!(asked[&names(&socket)], "reached", "{asked:?}");
