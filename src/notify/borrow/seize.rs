@@ -19,7 +19,11 @@ pub(super) fn seize(order: &Order) -> Result<Pid, Error> {
     order.call.check_pending()?;
     match ptrace(tid.as_raw(), PtraceRequest::Seize(options)) {
         Ok(_) => Ok(tid),
-        Err(error) => Err(refused(tid, error.into())),
+        Err(error) => {
+            // A thread that has died since is refused as if it were forbidden (`ptrace_attach` in the kernel).
+            order.call.check_pending()?;
+            Err(refused(tid, error.into()))
+        }
     }
 }
 
