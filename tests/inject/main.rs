@@ -13,6 +13,7 @@ mod hostile;
 mod interrupted;
 mod lineage;
 mod oracle;
+mod outside;
 mod plans;
 mod refused;
 mod selection;
